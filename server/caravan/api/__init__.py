@@ -1,0 +1,1 @@
+"""The HTTP edge: OpenAI JSON in, JSON or server-sent events out. Never imports torch."""

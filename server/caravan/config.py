@@ -1,0 +1,144 @@
+"""Frozen configuration: every default, unit and validation rule.
+
+A field's `help` is the text of `--help`; its flag is its name with dashes. Facts that are found at
+run time (pages that fit, the context that follows) are reported in messages, never written here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from caravan.errors import ConfigError
+
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+Device = Literal["auto", "cpu", "cuda"]
+LoadFormat = Literal["auto", "dummy"]
+
+
+def setting(default: Any, help: str) -> Any:  # noqa: A002, ANN401
+    """A dataclass field with its help text."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def _at_least(config: object, minimum: int, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < minimum:
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag} is {value}; it must be at least {minimum}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """What is loaded, and how."""
+
+    model: str = setting("", "local directory or Hub id; empty: the bundled demo model")
+    load_format: LoadFormat = setting("auto", "auto reads safetensors; dummy makes random weights")
+    dtype: Dtype = setting("auto", "type of weights, activations and cache; auto: the checkpoint's")
+    device: Device = setting("auto", "auto: cuda where there is a GPU, else cpu")
+    max_model_len: int | None = setting(
+        None, "longest context in tokens; default: as long as the model and the memory allow"
+    )
+    tensor_parallel_size: int = setting(1, "number of devices the model is split over")
+    seed: int = setting(0, "seed of dummy weights")
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "max_model_len", "tensor_parallel_size")
+        _at_least(self, 0, "seed")
+        if self.tensor_parallel_size != 1:
+            raise ConfigError(
+                f"--tensor-parallel-size is {self.tensor_parallel_size}; this release runs on one "
+                "device: leave the flag out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheConfig:
+    """How much memory keys and values get."""
+
+    block_size: int = setting(16, "tokens in one block of the cache")
+    kv_cache_memory_bytes: int | None = setting(
+        None, "bytes of the cache; default: a share of the free memory"
+    )
+    gpu_memory_utilization: float = setting(
+        0.9, "share of a GPU's memory that weights and cache may take together"
+    )
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "block_size", "kv_cache_memory_bytes")
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise ConfigError(
+                f"--gpu-memory-utilization is {self.gpu_memory_utilization}; "
+                "it must be above 0 and at most 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SchedulerConfig:
+    """How many requests and tokens share a step."""
+
+    max_num_seqs: int = setting(256, "most requests that run at once")
+    max_num_batched_tokens: int = setting(2048, "most tokens in one step")
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "max_num_seqs", "max_num_batched_tokens")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """Everything the engine process needs."""
+
+    model: ModelConfig = ModelConfig()
+    cache: CacheConfig = CacheConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ApiConfig:
+    """The HTTP side."""
+
+    host: str = setting("127.0.0.1", "address to listen on")
+    port: int = setting(8000, "port to listen on; 0: a free one")
+    api_key: tuple[str, ...] = setting((), "key that clients must send; may be given several times")
+    served_model_name: str | None = setting(None, "name of the model in the API")
+    max_queued_tokens: int = setting(
+        1 << 20, "most prompt tokens that wait for their first output token; more: 503"
+    )
+    max_queued_requests: int = setting(
+        2048, "most requests that wait for their first output token; more: 503"
+    )
+    max_body_bytes: int = setting(32 << 20, "largest request body in bytes; more: 413")
+    shutdown_timeout: float = setting(
+        30.0, "seconds that open requests get to finish after SIGTERM"
+    )
+    ping_interval: float = setting(
+        15.0, "seconds between keep-alive comments on a stream without tokens"
+    )
+    engine_timeout: float = setting(
+        120.0, "seconds without a sign of the engine after which /health answers 503"
+    )
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "max_queued_tokens", "max_queued_requests", "max_body_bytes")
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"--port is {self.port}; it must be between 0 and 65535")
+        for name in ("ping_interval", "engine_timeout"):
+            if getattr(self, name) <= 0:
+                flag = "--" + name.replace("_", "-")
+                raise ConfigError(f"{flag} is {getattr(self, name)}; it must be above 0")
+        if self.shutdown_timeout < 0:
+            raise ConfigError(
+                f"--shutdown-timeout is {self.shutdown_timeout}; it must be at least 0"
+            )
+        if "" in self.api_key:
+            raise ConfigError("--api-key is empty; give a key, or leave the flag out")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeConfig:
+    """One process's whole configuration; constructors take the part they use, never this."""
+
+    engine: EngineConfig = EngineConfig()
+    api: ApiConfig = ApiConfig()

@@ -1,0 +1,1 @@
+"""The engine process, and the handle the API holds on it."""

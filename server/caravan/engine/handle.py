@@ -1,0 +1,56 @@
+"""What the HTTP side needs of an engine: the protocol that `client.EngineClient` fulfils.
+
+Tests of the API put a fake in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from caravan.messages import Delta, Progress, Ready, Sampling, Stats
+
+
+class Generation(Protocol):
+    """One request in flight. Always `close` it: in a `finally`, whatever happened."""
+
+    def __aiter__(self) -> AsyncIterator[Delta]:
+        """Its deltas; the last one has a `finish`. Raises EngineDead if the engine ends first."""
+
+    def close(self) -> None:
+        """Aborts the request unless it has finished. May be called again."""
+
+
+class Engine(Protocol):
+    """The engine, as the HTTP side sees it."""
+
+    @property
+    def ready(self) -> Ready | None:
+        """Facts about the loaded model; None while it loads."""
+
+    @property
+    def loading(self) -> Progress | None:
+        """The last progress message of the start-up."""
+
+    @property
+    def stats(self) -> Stats:
+        """Of the last step."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are refused because the server is shutting down."""
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the engine's last message: its heartbeat's age."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine process runs."""
+
+    def submit(self, requests: Sequence[tuple[list[int], Sampling]]) -> list[Generation]:
+        """Queues all of them or none.
+
+        Raises StillLoading, Draining, Overloaded (with `retry_after_s`) or EngineDead: always before
+        anything is sent, so an HTTP status can still say so.
+        """

@@ -1,0 +1,203 @@
+"""Every error a user can see, its HTTP status and its OpenAI `type` and `code`.
+
+    CaravanError
+    ├── ConfigError                 start-up ends with exit code 2
+    │   └── CheckpointError         ... because of the model's files
+    └── ApiError                    status  type                    code
+        ├── InvalidRequest          400     invalid_request_error
+        │   ├── MissingParameter                                    missing_required_parameter
+        │   ├── UnknownParameter                                    unknown_parameter
+        │   ├── UnsupportedParameter                                unsupported_parameter
+        │   ├── InvalidType                                         invalid_type
+        │   ├── InvalidValue                                        invalid_value
+        │   └── ContextLengthExceeded                               context_length_exceeded
+        ├── InvalidApiKey           401     invalid_request_error   invalid_api_key
+        ├── RouteNotFound           404     invalid_request_error   not_found
+        ├── ModelNotFound           404     invalid_request_error   model_not_found
+        ├── MethodNotAllowed        405     invalid_request_error   method_not_allowed
+        ├── RequestTooLarge         413     invalid_request_error   request_too_large
+        ├── UnsupportedMediaType    415     invalid_request_error   unsupported_media_type
+        ├── InternalError           500     server_error            internal_error
+        ├── StillLoading            503     server_error            loading
+        ├── Draining                503     server_error            draining
+        ├── Overloaded              503     server_error            overloaded
+        └── EngineDead              503     server_error            engine_dead
+
+The message names the field or the number, its limit and the fix; it never repeats an exception's
+text. Statuses follow what the OpenAI SDKs retry: they repeat 5xx and leave 4xx alone.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CaravanError(Exception):
+    """Something the user did, or has to know."""
+
+
+class ConfigError(CaravanError):
+    """A flag or a file that the server cannot start with."""
+
+
+class CheckpointError(ConfigError):
+    """A model directory whose files are missing, damaged or not a Llama 4 checkpoint."""
+
+
+class ApiError(CaravanError):
+    """An error with an HTTP answer: `{"error": {"message", "type", "param", "code"}}`."""
+
+    status: ClassVar[int]
+    type: ClassVar[str]
+    code: ClassVar[str | None]
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """The JSON body that every OpenAI client reads."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+class InvalidRequest(ApiError):
+    """The request cannot be served as written."""
+
+    status = 400
+    type = "invalid_request_error"
+    code: ClassVar[str | None] = None
+
+
+class MissingParameter(InvalidRequest):
+    """A required field is absent or null."""
+
+    code = "missing_required_parameter"
+
+
+class UnknownParameter(InvalidRequest):
+    """A field that neither OpenAI nor Caravan knows."""
+
+    code = "unknown_parameter"
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A field that OpenAI knows and Caravan does not obey."""
+
+    code = "unsupported_parameter"
+
+
+class InvalidType(InvalidRequest):
+    """A field of the wrong JSON type."""
+
+    code = "invalid_type"
+
+
+class InvalidValue(InvalidRequest):
+    """A field whose value is out of its range."""
+
+    code = "invalid_value"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """Prompt and completion together are longer than the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class InvalidApiKey(ApiError):
+    """No API key, or a wrong one."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class RouteNotFound(ApiError):
+    """No such path."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class ModelNotFound(ApiError):
+    """The `model` field names a model that this server does not serve."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+
+
+class MethodNotAllowed(ApiError):
+    """The path exists, the method does not."""
+
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class RequestTooLarge(ApiError):
+    """The body has more bytes than the server reads."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class UnsupportedMediaType(ApiError):
+    """The body is not JSON."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+
+
+class InternalError(ApiError):
+    """A bug of ours; the log has the details under the same request id."""
+
+    status = 500
+    type = "server_error"
+    code = "internal_error"
+
+
+class StillLoading(ApiError):
+    """The model is not loaded yet."""
+
+    status = 503
+    type = "server_error"
+    code = "loading"
+
+
+class Draining(ApiError):
+    """The server is shutting down and takes no new requests."""
+
+    status = 503
+    type = "server_error"
+    code = "draining"
+
+
+class Overloaded(ApiError):
+    """The queue is full."""
+
+    status = 503
+    type = "server_error"
+    code = "overloaded"
+
+
+class EngineDead(ApiError):
+    """The engine process is gone; so will this process be in a moment."""
+
+    status = 503
+    type = "server_error"
+    code = "engine_dead"

@@ -1,0 +1,1 @@
+"""Llama 4 in PyTorch, tensor-parallel, over paged caches."""

@@ -1,0 +1,1 @@
+"""What to compute next and where its keys and values live. No torch."""

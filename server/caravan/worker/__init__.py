@@ -1,0 +1,1 @@
+"""One device: turns a StepPlan into sampled tokens."""
