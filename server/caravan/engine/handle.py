@@ -51,6 +51,6 @@ class Engine(Protocol):
     def submit(self, requests: Sequence[tuple[list[int], Sampling]]) -> list[Generation]:
         """Queues all of them or none.
 
-        Raises StillLoading, Draining, Overloaded (with `retry_after_s`) or EngineDead: always before
-        anything is sent, so an HTTP status can still say so.
+        Raises StillLoading, Draining, Overloaded (with `retry_after_s`) or EngineDead, always
+        before anything is sent, so an HTTP status can still say so.
         """
