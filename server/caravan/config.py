@@ -30,6 +30,13 @@ def _at_least(config: object, minimum: int, *names: str) -> None:
             raise ConfigError(f"{flag} is {value}; it must be at least {minimum}")
 
 
+def _only(config: object, name: str, value: str, reason: str) -> None:
+    given = getattr(config, name)
+    if given != value:
+        flag = "--" + name.replace("_", "-")
+        raise ConfigError(f"{flag} is {given}; {reason}: use {value}, or leave the flag out")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """What is loaded, and how."""
@@ -41,6 +48,7 @@ class ModelConfig:
     max_model_len: int | None = setting(
         None, "longest context in tokens; default: as long as the model and the memory allow"
     )
+    quantization: str = setting("none", "format the weights are quantized to")
     tensor_parallel_size: int = setting(1, "number of devices the model is split over")
     seed: int = setting(0, "seed of dummy weights")
 
@@ -52,6 +60,7 @@ class ModelConfig:
                 f"--tensor-parallel-size is {self.tensor_parallel_size}; this release runs on one "
                 "device: leave the flag out"
             )
+        _only(self, "quantization", "none", "this release does not quantize weights")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +71,7 @@ class CacheConfig:
     kv_cache_memory_bytes: int | None = setting(
         None, "bytes of the cache; default: a share of the free memory"
     )
+    kv_cache_dtype: str = setting("auto", "type of keys and values; auto: --dtype")
     gpu_memory_utilization: float = setting(
         0.9, "share of a GPU's memory that weights and cache may take together"
     )
@@ -73,6 +83,7 @@ class CacheConfig:
                 f"--gpu-memory-utilization is {self.gpu_memory_utilization}; "
                 "it must be above 0 and at most 1"
             )
+        _only(self, "kv_cache_dtype", "auto", "this release keeps keys and values in --dtype")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -39,6 +39,11 @@ class KVLayout:
         assert self.chunk_len > 0, self
         assert self.full_slices + self.chunked_slices > 0, self
 
+    @property
+    def block_pages(self) -> int:
+        """Pages of one full and one chunked block together."""
+        return self.full_slices + self.chunked_slices
+
     def blocks(self, num_tokens: int) -> int:
         """Blocks that hold `num_tokens` tokens."""
         return -(-num_tokens // self.block_len)
@@ -62,6 +67,33 @@ class KVLayout:
         """Most pages that a request holds on its way to `length` tokens, one token at a time."""
         full = self.blocks(length) * self.full_slices
         return full + self.blocks(min(length, self.chunk_len)) * self.chunked_slices
+
+    def new_pages(self, start: int, length: int) -> tuple[int, int]:
+        """Full and chunked pages that tokens [start, start + length) add to those of [0, start).
+
+        All of them lie in one chunk. If they start it, its chunked table starts empty.
+
+        >>> layout = KVLayout(block_len=4, chunk_len=6, full_slices=1, chunked_slices=3,
+        ...                   slice_layers=1, page_bytes=1)
+        >>> [layout.new_pages(start, 1) for start in (0, 1, 4, 6, 8)]
+        [(1, 3), (0, 0), (1, 3), (0, 3), (1, 0)]
+        """
+        full = self.blocks(start + length) - self.blocks(start)
+        offset = start % self.chunk_len
+        chunked = self.blocks(offset + length) - self.blocks(offset)
+        return full * self.full_slices, chunked * self.chunked_slices
+
+    def open_slots(self, length: int) -> int:
+        """Tokens of the current chunk that follow the first `length` without a new page.
+
+        >>> layout = KVLayout(block_len=4, chunk_len=6, full_slices=1, chunked_slices=3,
+        ...                   slice_layers=1, page_bytes=1)
+        >>> [layout.open_slots(length) for length in (0, 1, 4, 5, 6, 7, 8)]
+        [0, 3, 0, 1, 0, 1, 0]
+        """
+        offset = length % self.chunk_len
+        block_len = self.block_len
+        return min(-length % block_len, -offset % block_len, self.chunk_len - offset)
 
     def longest_context(self, num_pages: int, limit: int) -> int:
         """Most tokens, up to `limit`, that one request alone can have in `num_pages` pages."""

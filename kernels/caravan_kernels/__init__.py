@@ -1,0 +1,22 @@
+"""The kernels of Llama 4: attention over pages, top-1 experts, norms and sampling.
+
+Each function's specification is its twin in `reference`; the device of its tensors chooses the
+implementation.
+"""
+
+from caravan_kernels.attention import paged_attention
+from caravan_kernels.linear import linear
+from caravan_kernels.moe import moe_experts
+from caravan_kernels.paged import PagedSegments
+from caravan_kernels.reference import moe_route, qkv_epilogue, rms_norm, swiglu
+
+__all__ = [
+    "PagedSegments",
+    "linear",
+    "moe_experts",
+    "moe_route",
+    "paged_attention",
+    "qkv_epilogue",
+    "rms_norm",
+    "swiglu",
+]

@@ -1,0 +1,43 @@
+"""A row of weights or of the cache as fp32, inside a numba kernel.
+
+bfloat16 is the upper half of a float32, so widening is a shift. numba has no bfloat16: such tensors
+come in as uint16.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import types
+from numba.extending import overload
+from numpy.typing import NDArray
+from torch import Tensor
+
+WIDENED = (torch.float32, torch.bfloat16)  # the dtypes that `as_array` takes
+
+
+def as_array(tensor: Tensor) -> NDArray[np.generic]:
+    """The tensor's memory as a numpy array; bfloat16 as uint16."""
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.view(torch.uint16)
+    array: NDArray[np.generic] = tensor.numpy()
+    return array
+
+
+def widen(row: NDArray[np.generic], scratch: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """The row in fp32: itself, or widened into `scratch`, which has its length."""
+    raise AssertionError("only numba kernels call this")
+
+
+@overload(widen, inline="always")
+def _widen(row, scratch):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    # numba compares these signatures to the letter, annotations included, so there are none
+    if row.dtype == types.float32:
+        return lambda row, scratch: row
+
+    def from_bfloat16(row, scratch):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        for i in range(row.shape[0]):
+            scratch[i] = np.uint32(row[i]) << np.uint32(16)
+        return scratch.view(np.float32)
+
+    return from_bfloat16

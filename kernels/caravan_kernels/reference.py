@@ -1,0 +1,129 @@
+"""Every kernel in plain PyTorch: the specification, the oracle of tests, and the path of devices
+that have no kernels of their own yet.
+
+    T tokens, H query heads, K key and value heads, D head dim, G = H / K, P pages, B block_len,
+    E experts, I expert width, X = H + 2K heads of q, k and v side by side
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from caravan_kernels.paged import PagedSegments
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """y = x / sqrt(mean(x^2) + eps), rounded to x's dtype, times weight.
+
+    x [T, hidden], weight [hidden] -> [T, hidden] in x's dtype; fp32 inside.
+    """
+    wide = x.float()
+    normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return normed.type_as(x) * weight.type_as(x)
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """y = x @ weight^T: x [T, in], weight [out, in] -> [T, out] in x's dtype."""
+    return F.linear(x, weight.type_as(x))
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """y = silu(gate) * up: gate_up [T, 2I], gate in the first half -> [T, I]."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+def qkv_epilogue(
+    qkv_TXD: Tensor,
+    k_PBKD: Tensor,
+    v_PBKD: Tensor,
+    slots_T: Tensor,
+    *,
+    rope_TF: Tensor | None,
+    norm_eps: float | None,
+    temperature_T: Tensor | None,
+) -> Tensor:
+    """What happens between the qkv projection and attention; returns q_THD, writes K and V.
+
+    1. rope_TF (complex64, F = D / 2): rotates each pair (x[2i], x[2i + 1]) of q and k, in fp32.
+    2. norm_eps: RMS norm without weight of each head of q and k.
+    3. temperature_T (fp32): scales q.
+    4. k and v go to the slots, in the cache's dtype.
+    """
+    num_kv_heads = k_PBKD.shape[2]
+    num_rotated = qkv_TXD.shape[1] - num_kv_heads
+    qk, v_TKD = qkv_TXD[:, :num_rotated], qkv_TXD[:, num_rotated:]
+    if rope_TF is not None:
+        pairs = torch.view_as_complex(qk.float().reshape(*qk.shape[:-1], -1, 2))
+        qk = torch.view_as_real(pairs * rope_TF[:, None]).flatten(2).type_as(qkv_TXD)
+    if norm_eps is not None:
+        wide = qk.float()
+        qk = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm_eps)).type_as(qk)
+    q_THD, k_TKD = qk[:, :-num_kv_heads], qk[:, -num_kv_heads:]
+    if temperature_T is not None:
+        q_THD = (q_THD * temperature_T[:, None, None]).type_as(q_THD)
+    k_PBKD.flatten(0, 1).index_copy_(0, slots_T, k_TKD.to(k_PBKD.dtype))
+    v_PBKD.flatten(0, 1).index_copy_(0, slots_T, v_TKD.to(v_PBKD.dtype))
+    return q_THD
+
+
+def gather_context(cache_PBKD: Tensor, pages: Tensor, length: int) -> Tensor:
+    """The first `length` tokens that the pages hold: [length, K, D]."""
+    return cache_PBKD.index_select(0, pages).flatten(0, 1)[:length]
+
+
+def paged_attention(
+    q_THD: Tensor,
+    k_PBKD: Tensor,
+    v_PBKD: Tensor,
+    segments: PagedSegments,
+    slice_index: int,
+) -> Tensor:
+    """Causal attention of every segment over its pages: softmax(q k^T / sqrt(D)) v, [T, H, D].
+
+    The i-th of a segment's L queries sees its first context_len - L + i + 1 tokens. Scores and
+    sums in fp32 (fp64 where q is fp64).
+    """
+    out = torch.empty_like(q_THD)
+    groups = q_THD.shape[1] // k_PBKD.shape[2]
+    wide = torch.float64 if q_THD.dtype == torch.float64 else torch.float32
+    pages = segments.pages_LN[slice_index]
+    for s in range(segments.num_segments):
+        rows = slice(int(segments.query_indptr[s]), int(segments.query_indptr[s + 1]))
+        owned = pages[int(segments.page_indptr[s]) : int(segments.page_indptr[s + 1])]
+        length = int(segments.context_len[s])
+        q = q_THD[rows].to(wide)
+        k = gather_context(k_PBKD, owned, length).to(wide).repeat_interleave(groups, dim=1)
+        v = gather_context(v_PBKD, owned, length).to(wide).repeat_interleave(groups, dim=1)
+        scores = torch.einsum("qhd,khd->hqk", q, k) * q.shape[-1] ** -0.5
+        seen = torch.arange(length, device=q.device) <= (
+            torch.arange(len(q), device=q.device)[:, None] + length - len(q)
+        )
+        weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
+        out[rows] = torch.einsum("hqk,khd->qhd", weights, v).type_as(out)
+    return out
+
+
+def moe_route(logits_TE: Tensor) -> tuple[Tensor, Tensor]:
+    """Top-1 routing: expert [T] int64 and score [T] fp32, the sigmoid of the best logit."""
+    best, expert = logits_TE.float().max(-1)
+    return expert, best.sigmoid()
+
+
+def moe_experts(
+    x: Tensor, expert: Tensor, score: Tensor, gate_up_EJH: Tensor, down_EHI: Tensor
+) -> Tensor:
+    """y[t] = down[e] @ swiglu(gate_up[e] @ (score[t] * x[t])), e = expert[t].
+
+    x [T, H], expert [T], score [T] fp32, gate_up [E, 2I, H], down [E, H, I] -> [T, H]. The score
+    multiplies the input: SwiGLU is not linear, so on the output it would be another model.
+    """
+    out = torch.empty_like(x)
+    scaled = (x * score[:, None]).type_as(x)
+    for e in expert.unique().tolist():
+        rows = (expert == e).nonzero().squeeze(1)
+        hidden = swiglu(linear(scaled[rows], gate_up_EJH[e]))
+        out[rows] = linear(hidden, down_EHI[e])
+    return out

@@ -1,0 +1,100 @@
+"""A request's bytes to one JSON object, strictly: what two parsers could read differently is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+from starlette.requests import Request
+
+from caravan.api.validation import json_type, shown
+from caravan.errors import InvalidRequest, InvalidType, InvalidValue, UnsupportedMediaType
+
+# Parsing, rendering and tokenising more bytes than this would hold up other requests' tokens.
+OFF_LOOP_BYTES = 16 << 10
+
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+
+T = TypeVar("T")
+
+
+async def prepared(request: Request, prepare: Callable[[dict[str, Any]], T]) -> T:
+    """What `prepare` makes of the request's JSON object; a large one is read in a thread.
+
+    Raises UnsupportedMediaType, InvalidRequest, RequestTooLarge and what `prepare` raises.
+    """
+    require_json(request.headers.get("content-type"))
+    raw = await request.body()
+
+    def work() -> T:
+        return prepare(parse_object(raw))
+
+    return work() if len(raw) <= OFF_LOOP_BYTES else await asyncio.to_thread(work)
+
+
+def require_json(content_type: str | None) -> None:
+    """Raises UnsupportedMediaType unless the type is JSON; no type at all is taken for JSON."""
+    if content_type is None:
+        return
+    media_type = content_type.partition(";")[0].strip().lower()
+    kind, _, subtype = media_type.partition("/")
+    if kind != "application" or (subtype != "json" and not subtype.endswith("+json")):
+        raise UnsupportedMediaType(
+            f"The body's content type is `{shown(content_type)}`; "
+            "send JSON with `Content-Type: application/json`."
+        )
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object in `raw`, UTF-8. Raises InvalidRequest, InvalidType or InvalidValue.
+
+    Refused, too: a name that occurs twice, NaN and Infinity, numbers that overflow, half a
+    surrogate pair, and nesting deeper than the interpreter's stack.
+    """
+    try:
+        text = raw.decode("utf-8")
+        body = json.loads(
+            text,
+            object_pairs_hook=_unique_names,
+            parse_constant=_no_constant,
+            parse_float=_finite_float,
+        )
+        if _SURROGATE_ESCAPE.search(text):
+            json.dumps(body, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(
+            f"The body is not valid JSON: line {error.lineno}, column {error.colno}."
+        ) from None
+    except UnicodeError:
+        raise InvalidRequest("The body is not valid UTF-8.") from None
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.") from None
+    except ValueError:  # int() of more than 4300 digits
+        raise InvalidRequest("The body has a number with too many digits.") from None
+    if not isinstance(body, dict):
+        raise InvalidType(f"The body must be a JSON object, not {json_type(body)}.")
+    return body
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        name = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise InvalidRequest(f"The body names `{shown(name)}` twice.", param=shown(name))
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise InvalidValue(f"The body has the number {name}, which is not JSON.")
+
+
+def _finite_float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise InvalidValue(f"The number {shown(digits)} is too large.")
+    return value

@@ -1,0 +1,43 @@
+"""What the engine needs of the thing that computes: `worker.runner.Runner`, or a fake in tests."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from caravan.kv_layout import KVLayout
+from caravan.messages import StepPlan, StepResult
+
+
+class Executor(Protocol):
+    """A loaded model with its cache."""
+
+    @property
+    def layout(self) -> KVLayout:
+        """Geometry of the cache."""
+
+    @property
+    def num_pages(self) -> int:
+        """Pages in the arena."""
+
+    @property
+    def max_model_len(self) -> int:
+        """Most tokens, prompt and completion together, of one request."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are below this."""
+
+    @property
+    def dtype(self) -> str:
+        """Of weights, activations and cache, by PyTorch's name without `torch.`."""
+
+    @property
+    def device(self) -> str:
+        """Where it computes: cpu, cuda:0."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the same request could give other tokens."""
+
+    def run(self, plan: StepPlan) -> StepResult:
+        """Computes one step. One entry per sampling segment, in the plan's order."""

@@ -1,0 +1,151 @@
+"""The engine process: receive, schedule, execute, reply, until told to stop or left alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import zmq
+
+from caravan.config import EngineConfig
+from caravan.engine import wire
+from caravan.engine.engine import Engine
+from caravan.engine.executor import Executor
+from caravan.errors import ConfigError
+from caravan.messages import (
+    Abort,
+    Failed,
+    FromEngine,
+    Generate,
+    Progress,
+    Ready,
+    Shutdown,
+    StepOutput,
+    ToEngine,
+)
+from caravan.scheduling.scheduler import Scheduler
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_MS = 1000
+START_TIMEOUT_MS = 30_000  # the parent sends Start before this process exists
+
+Load = Callable[[EngineConfig, Path, Callable[[Progress], None]], Executor]
+
+
+class ParentGone(Exception):
+    """The API process has ended, or never spoke: nobody is left to work for."""
+
+
+class Mailbox:
+    """The engine's end of the socket."""
+
+    def __init__(self, address: str) -> None:
+        self._parent = os.getppid()
+        self._context = zmq.Context[zmq.Socket[bytes]]()
+        self._socket = wire.pair(self._context)
+        self._socket.bind(address)
+
+    def __enter__(self) -> Mailbox:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._context.destroy(linger=wire.LINGER_MS)
+
+    def receive_start(self) -> wire.Start:
+        """The first message. Raises ParentGone if none comes."""
+        if not self._socket.poll(START_TIMEOUT_MS):
+            raise ParentGone
+        return wire.decode_start(self._socket.recv())
+
+    def receive(self, wait_ms: int) -> list[ToEngine]:
+        """Every message that is there; waits up to `wait_ms` for the first.
+
+        Raises ParentGone if the API process has ended.
+        """
+        self._socket.poll(wait_ms)
+        messages = []
+        while True:
+            try:
+                messages.append(wire.decode_to_engine(self._socket.recv(zmq.NOBLOCK)))
+            except zmq.Again:
+                break
+        if not messages and os.getppid() != self._parent:
+            raise ParentGone
+        return messages
+
+    def send(self, message: FromEngine) -> None:
+        """Queues a message. Without a peer it is dropped: `receive` will notice."""
+        try:
+            self._socket.send(wire.encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            logger.debug("nobody listens; dropped %s", type(message).__name__)
+
+
+def serve(engine: Engine, mailbox: Mailbox) -> None:
+    """Runs steps until Shutdown. Messages that arrive during a step are handled before the next."""
+    while True:
+        for message in mailbox.receive(0 if engine.has_work else HEARTBEAT_MS):
+            match message:
+                case Generate():
+                    engine.add(message)
+                case Abort(rid):
+                    engine.abort(rid)
+                case Shutdown():
+                    return
+        mailbox.send(engine.step() or StepOutput([], engine.stats))
+
+
+def start(mailbox: Mailbox, load: Load) -> Engine:
+    """Loads the model with the parent's configuration and says Ready."""
+    began = time.monotonic()
+    order = mailbox.receive_start()
+    mailbox.send(Progress(phase="start", done=0, total=1, unit="process"))
+    executor = load(order.config, Path(order.directory), mailbox.send)
+    engine = Engine(
+        executor, Scheduler(executor.layout, executor.num_pages, order.config.scheduler)
+    )
+    ready = Ready(
+        max_model_len=executor.max_model_len,
+        num_pages=executor.num_pages,
+        page_bytes=executor.layout.page_bytes,
+        block_len=executor.layout.block_len,
+        vocab_size=executor.vocab_size,
+        dtype=executor.dtype,
+        device=executor.device,
+        fingerprint=executor.fingerprint,
+        load_s=time.monotonic() - began,
+    )
+    mailbox.send(ready)
+    return engine
+
+
+def run(address: str, load: Load) -> int:
+    """The life of the engine process. Returns its exit status.
+
+    0: told to stop, or the API process is gone. 2: a ConfigError, whose message was sent. 1: a bug.
+    """
+    with Mailbox(address) as mailbox:
+        try:
+            serve(start(mailbox, load), mailbox)
+        except ParentGone:
+            logger.info("the API process is gone; so is the engine")
+        except ConfigError as error:
+            mailbox.send(Failed(str(error), user_error=True))
+            return 2
+        except (
+            Exception
+        ):  # the process's outermost frame: whatever it is, the parent must hear of it
+            logger.exception("the engine failed")
+            mailbox.send(Failed("the engine failed; the server's log says why", user_error=False))
+            return 1
+    return 0

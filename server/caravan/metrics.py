@@ -1,0 +1,197 @@
+"""Every metric's name, labels, unit and buckets; the page that Prometheus reads.
+
+    what                gauges and counters read from the engine's last `Stats`, one snapshot a scrape
+    how fast            histograms of each choice: first token, between tokens, whole
+    how much            tokens in and out, requests by how they ended, refusals by error code
+    who asked           HTTP requests by route, method and status
+
+A *request* is one choice of one prompt, as the scheduler sees it: `n=4` over two prompts makes eight,
+and each counts its prompt's tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal, Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+# Seconds. The first bucket is a decode step of a small model, the last a prompt of a million tokens.
+FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+BETWEEN_TOKENS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+WHOLE_REQUEST_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+TOKEN_COUNT_BUCKETS = tuple(4**power for power in range(11))  # 1 .. 2^20 tokens
+
+ROUTE_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+Ending = Literal["stop", "length", "abort", "error"]
+
+
+class EngineStats(Protocol):
+    """What is read of `messages.Stats`, which this layer does not import."""
+
+    @property
+    def running(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def pages_free(self) -> int: ...
+    @property
+    def pages_cached(self) -> int: ...
+    @property
+    def pages_owned(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def preemptions(self) -> int: ...
+    @property
+    def computed_tokens(self) -> int: ...
+
+
+class EngineCollector(Collector):
+    """The engine's own numbers, read when Prometheus asks."""
+
+    def __init__(self, stats: Callable[[], EngineStats]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        """All families from one snapshot, so that their sum is consistent."""
+        stats = self._stats()
+        yield GaugeMetricFamily(
+            "caravan_requests_running", "Requests in the running batch", stats.running
+        )
+        yield GaugeMetricFamily(
+            "caravan_requests_waiting", "Requests that wait for pages or a place", stats.waiting
+        )
+        pages = GaugeMetricFamily(
+            "caravan_kv_pages", "Pages of the cache by state", labels=["state"]
+        )
+        pages.add_metric(["free"], stats.pages_free)
+        pages.add_metric(["cached"], stats.pages_cached)
+        pages.add_metric(["owned"], stats.pages_owned)
+        yield pages
+        yield CounterMetricFamily("caravan_steps", "Forward passes", stats.steps)
+        yield CounterMetricFamily(
+            "caravan_preemptions", "Requests put back for want of pages", stats.preemptions
+        )
+        yield CounterMetricFamily(
+            "caravan_computed_tokens",
+            "Tokens run through the model, recomputed ones included",
+            stats.computed_tokens,
+        )
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own."""
+
+    def __init__(self, stats: Callable[[], EngineStats], version: str) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(EngineCollector(stats))
+        Gauge(
+            "caravan_build_info", "Always 1; the labels speak", ["version"], registry=self.registry
+        ).labels(version=version).set(1)
+        self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens")
+        self.cached_tokens = self._counter(
+            "prompt_cached_tokens", "Prompt tokens that the prefix cache already held"
+        )
+        self.generation_tokens = self._counter("generation_tokens", "Generated tokens")
+        self.finished = self._counter(
+            "requests_finished", "Requests by end: stop, length, abort or error", "reason"
+        )
+        self.rejected = self._counter(
+            "requests_rejected", "HTTP requests that got an error, by its code", "code"
+        )
+        self.http_requests = self._counter(
+            "http_requests", "HTTP requests", "route", "method", "status"
+        )
+        self.first_token_s = self._histogram(
+            "time_to_first_token_seconds",
+            "Arrival of the HTTP request to the first token",
+            FIRST_TOKEN_BUCKETS,
+        )
+        self.between_tokens_s = self._histogram(
+            "inter_token_latency_seconds",
+            "Between two tokens; tokens that arrive together share the wait",
+            BETWEEN_TOKENS_BUCKETS,
+        )
+        self.per_token_s = self._histogram(
+            "time_per_output_token_seconds",
+            "First to last token of a finished request, over the tokens after the first",
+            BETWEEN_TOKENS_BUCKETS,
+        )
+        self.request_s = self._histogram(
+            "request_seconds", "Arrival to the end of a finished request", WHOLE_REQUEST_BUCKETS
+        )
+        self.prompt_lengths = self._histogram(
+            "request_prompt_tokens", "Length of each prompt", TOKEN_COUNT_BUCKETS
+        )
+        self.generation_lengths = self._histogram(
+            "request_generation_tokens", "Length of each finished completion", TOKEN_COUNT_BUCKETS
+        )
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(f"caravan_{name}", documentation, labels, registry=self.registry)
+
+    def _histogram(self, name: str, documentation: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"caravan_{name}", documentation, buckets=buckets, registry=self.registry)
+
+    def count_http(self, route: str, method: str, status: int) -> None:
+        """Counts one HTTP answer; a method nobody has heard of is "other", so labels stay few."""
+        known = method if method in ROUTE_METHODS else "other"
+        self.http_requests.labels(route=route, method=known, status=str(status)).inc()
+
+    def start(self, arrived_s: float, prompt_len: int) -> RequestTimer:
+        """Follows a request that has entered the engine; `arrived_s` is from `perf_counter`."""
+        self.prompt_tokens.inc(prompt_len)
+        self.prompt_lengths.observe(prompt_len)
+        return RequestTimer(self, arrived_s)
+
+    def page(self) -> bytes:
+        """The text that Prometheus scrapes, in its plain format."""
+        return generate_latest(self.registry)
+
+
+class RequestTimer:
+    """One request from its arrival to its end."""
+
+    def __init__(self, metrics: Metrics, arrived_s: float) -> None:
+        self._metrics = metrics
+        self._arrived_s = arrived_s
+        self._first_s: float | None = None
+        self._last_s = arrived_s
+        self._num_tokens = 0
+        self._ended = False
+
+    def tokens(self, count: int, cached_tokens: int) -> None:
+        """`count` tokens came, the first of them over a prompt with `cached_tokens`."""
+        now = time.perf_counter()
+        metrics = self._metrics
+        metrics.generation_tokens.inc(count)
+        waits = count
+        if self._first_s is None and count:
+            self._first_s = now
+            metrics.first_token_s.observe(now - self._arrived_s)
+            metrics.cached_tokens.inc(cached_tokens)
+            waits -= 1
+        for _ in range(waits):
+            metrics.between_tokens_s.observe((now - self._last_s) / count)
+        self._last_s = now
+        self._num_tokens += count
+
+    def end(self, ending: Ending) -> None:
+        """The request is over. Only the first call counts."""
+        if self._ended:
+            return
+        self._ended = True
+        metrics = self._metrics
+        metrics.finished.labels(reason=ending).inc()
+        if ending not in ("stop", "length"):
+            return
+        metrics.request_s.observe(time.perf_counter() - self._arrived_s)
+        metrics.generation_lengths.observe(self._num_tokens)
+        if self._first_s is not None and self._num_tokens > 1:
+            metrics.per_token_s.observe((self._last_s - self._first_s) / (self._num_tokens - 1))

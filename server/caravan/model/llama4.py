@@ -1,0 +1,108 @@
+"""The decoder stack and the language-model head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+import caravan_kernels as kernels
+from caravan.model.architecture import Architecture
+from caravan.model.attention import Attention, KindInput
+from caravan.model.feed_forward import Dense, MixtureOfExperts
+from caravan.model.layers import Embedding, RMSNorm, parameter
+from caravan.model.parallel import TensorParallel
+from caravan.model.rope import rope_table, temperature
+from caravan.model.step import LayerCache, StepInput
+
+
+class Layer(nn.Module):
+    """x + attention(norm(x)), then x + ffn(norm(x))."""
+
+    def __init__(self, architecture: Architecture, index: int, group: TensorParallel) -> None:
+        super().__init__()
+        a = architecture
+        self.chunked = a.chunked[index]
+        self.input_norm = RMSNorm(a.hidden_size, a.rms_norm_eps)
+        self.attention = Attention(a, chunked=self.chunked, group=group)
+        self.ffn_norm = RMSNorm(a.hidden_size, a.rms_norm_eps)
+        self.ffn = MixtureOfExperts(a, group) if a.moe[index] else Dense(a, group)
+
+    def forward(self, x: Tensor, kind: KindInput, cache: LayerCache) -> Tensor:
+        x = x + self.attention(self.input_norm(x), kind, cache)
+        residual: Tensor = x + self.ffn(self.ffn_norm(x))
+        return residual
+
+
+class Head(nn.Module):
+    """x [S, hidden] -> logits [S, vocabulary] in fp32; each rank computes a share of the words."""
+
+    def __init__(self, weight: nn.Parameter, group: TensorParallel) -> None:
+        super().__init__()
+        self.group = group
+        self.weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.group.all_gather(kernels.linear(x, self.weight)).float()
+
+
+class Llama4(nn.Module):
+    """Token ids to logits, over paged keys and values.
+
+    `max_model_len` bounds the RoPE table. Activations are fp32 on the CPU, whatever the weights
+    are: its kernels widen weights as they read them. Elsewhere they have the weights' dtype.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        max_model_len: int,
+        group: TensorParallel | None = None,
+    ) -> None:
+        super().__init__()
+        a, group = architecture, group or TensorParallel()
+        self.architecture = a
+        self.activation_dtype = torch.float32 if device.type == "cpu" else dtype
+        previous = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            with device:
+                self.embed_tokens = Embedding(a.vocab_size, a.hidden_size, group)
+                self.layers = nn.ModuleList(Layer(a, i, group) for i in range(a.num_layers))
+                self.norm = RMSNorm(a.hidden_size, a.rms_norm_eps)
+                tied = self.embed_tokens.weight if a.tie_word_embeddings else None
+                head = parameter(group.share(a.vocab_size), a.hidden_size) if tied is None else tied
+                self.lm_head = Head(head, group)
+        finally:
+            torch.set_default_dtype(previous)
+        self.rope_table = rope_table(a, min(a.chunk_len, max_model_len)).to(device)
+
+    @torch.inference_mode()
+    def forward(self, step: StepInput, caches: Sequence[LayerCache]) -> Tensor:
+        """One step: [S, vocabulary] fp32, and every token's K and V in the pages of `caches`."""
+        x = self.embed_tokens(step.token_ids_T).to(self.activation_dtype)
+        kinds = {True: self._chunked_input(step), False: self._full_input(step)}
+        for layer, cache in zip(self.layers, caches, strict=True):
+            kind = kinds[bool(layer.chunked)]
+            assert kind is not None, (layer.chunked, step)
+            x = layer(x, kind, cache)
+        # only these rows go through the head, whose weight is the largest of the model
+        logits: Tensor = self.lm_head(self.norm(x[step.sample_rows_S]))
+        return logits
+
+    def _chunked_input(self, step: StepInput) -> KindInput | None:
+        if step.chunked is None:
+            return None
+        rows_T = step.positions_T % self.architecture.chunk_len
+        return KindInput(step.chunked, rope_TF=self.rope_table[rows_T])
+
+    def _full_input(self, step: StepInput) -> KindInput | None:
+        if step.full is None:
+            return None
+        tuning = self.architecture.temperature_tuning
+        scale_T = None if tuning is None else temperature(step.positions_T, tuning)
+        return KindInput(step.full, temperature_T=scale_T)

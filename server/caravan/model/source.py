@@ -1,0 +1,149 @@
+"""From what the user wrote to a local model directory: the demo, a directory, or a Hub id."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # the base class of the HTTP library that this release of the client uses
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from caravan import __version__
+from caravan.errors import ConfigError
+from caravan.model import demo
+
+_DESCRIPTIONS = ["*.json", "tokenizer.model"]
+_WEIGHTS = ["*.safetensors"]
+_SUBFOLDERS = ["*/*"]
+
+
+def resolve_model(model: str, *, weights: bool = True) -> Path:
+    """The directory of a model; downloads it, or writes the demo, if it is not there yet.
+
+    `model` is a directory, a Hub id such as "meta-llama/Llama-4-Scout-17B-16E-Instruct", or empty
+    for the demo. Without `weights`, only configuration and tokenizer are downloaded. Raises
+    ConfigError, with what to do, if there is no such model or it cannot be had.
+    """
+    if not model:
+        return _demo_directory()
+    try:
+        path = Path(model).expanduser()
+        is_directory, exists = path.is_dir(), path.exists()
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"{model}: this path cannot be read ({error})") from error
+    if is_directory:
+        return path
+    if exists:
+        raise ConfigError(
+            f"{model} is a file; give the directory that holds config.json and *.safetensors"
+        )
+    return _download(model, weights=weights)
+
+
+def _download(repo_id: str, *, weights: bool) -> Path:
+    try:
+        return Path(
+            snapshot_download(
+                repo_id,
+                allow_patterns=_DESCRIPTIONS + (_WEIGHTS if weights else []),
+                ignore_patterns=_SUBFOLDERS,
+                library_name="caravan",
+                library_version=__version__,
+            )
+        )
+    except HFValidationError:
+        raise ConfigError(
+            f"{repo_id}: no such directory; give a model directory, or a Hub id of the form "
+            "organization/name"
+        ) from None
+    except (HTTPError, EntryNotFoundError, OSError) as error:
+        _explain(repo_id, error)
+
+
+def _explain(repo_id: str, error: Exception) -> NoReturn:
+    """Turns what the Hub's client raised into what the user can do about it."""
+    if isinstance(error, GatedRepoError):
+        todo = (
+            "access to it is restricted; accept its licence on the Hub's page of the model, then "
+            "log in with `hf auth login` or set HF_TOKEN"
+        )
+    elif isinstance(error, RepositoryNotFoundError):
+        todo = (
+            "there is no such directory here and no such model on the Hub, or it is private; check "
+            "the name, and log in with `hf auth login` or set HF_TOKEN if it is private"
+        )
+    elif isinstance(error, RevisionNotFoundError):
+        todo = "the Hub has the model, but without any files"
+    elif isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled)):
+        todo = (
+            "there is no such directory here and no complete download of that model, and the Hub "
+            "cannot be reached; check the network (and HF_HUB_OFFLINE), or give a directory"
+        )
+    elif isinstance(error, HfHubHTTPError):
+        todo = f"the Hub answered with status {error.response.status_code}; try again later"
+    else:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        todo = f"the download failed ({reason}); check disk space and network, and start again"
+    raise ConfigError(f"{repo_id}: {todo}") from error
+
+
+def _demo_directory() -> Path:
+    """The demo in the user's cache, or under the temporary directory if that is not writable."""
+    # The name changes with the module, so an old demo is never taken for the present one.
+    fingerprint = hashlib.sha256(Path(demo.__file__).read_bytes()).hexdigest()[:8]
+    name = f"demo-{__version__}-{fingerprint}"
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return _cached_demo(cache / "caravan" / name)
+    except (OSError, RuntimeError):  # RuntimeError: this user has no home
+        return _cached_demo(_temporary_cache() / name)
+
+
+def _cached_demo(target: Path) -> Path:
+    """Writes beside `target` and renames, so that it is whole whenever it exists."""
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=target.parent))
+    try:
+        demo.write_demo(scratch)
+        scratch.chmod(0o755)
+        scratch.rename(target)
+    except OSError:
+        if not target.is_dir():  # else another start was faster
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _temporary_cache() -> Path:
+    """This user's own directory: nobody else may plant a model in it."""
+    directory = Path(tempfile.gettempdir()) / f"caravan-{os.getuid()}"
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        owner = directory.lstat().st_uid
+    except OSError as error:
+        raise ConfigError(
+            "the demo model needs a place for 40 MB: neither the cache directory nor "
+            f"{directory} can be written; set XDG_CACHE_HOME, or give a model directory"
+        ) from error
+    if directory.is_symlink() or owner != os.getuid():
+        raise ConfigError(
+            f"{directory} belongs to someone else; set XDG_CACHE_HOME to a writable directory"
+        )
+    return directory

@@ -1,0 +1,172 @@
+"""Chooses the tokens of the next step.
+
+There is no prefill and no decode phase: oldest first, each running request's computed count catches
+up with its token count inside one token budget per step. Then waiting requests are admitted, oldest
+first, while there are seats, budget, and pages for all their tokens. Both queues are in order of
+arrival, so the running requests are always older than the waiting ones:
+
+    oldest  running  youngest  <-- admit   preempt -->  oldest  waiting  youngest
+
+A request is admitted only when all before it are planned up to their last token. So only the
+youngest running request can miss several tokens: those that decode come first in every step, and
+two prompts never compete for pages.
+
+A request that lacks a page preempts the youngest, whose turn in this step had yet to come: its
+pages are free at once, and it starts over later with all its tokens. There are two exceptions:
+when chunked pages come back right after this step, the request waits for them; and the youngest
+waits with its pages until older requests finish or take them. So the oldest request is never
+stopped, and every request ends.
+
+Tokens count as computed, and the pages of an ended chunk as free, once they are planned: `schedule`
+may be called again before the `update` of the plan before.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from caravan.config import SchedulerConfig
+from caravan.kv_layout import KVLayout
+from caravan.messages import Delta, Generate, Sampled, Stats, StepPlan, StepResult
+from caravan.scheduling.page_pool import PagePool
+from caravan.scheduling.page_tables import PageTables
+from caravan.scheduling.request import Request
+from caravan.scheduling.step_draft import StepDraft
+
+# Free blocks per running request that an admission leaves. On a full pool of random chats, 2 bring
+# the tokens computed again after preemptions from 38 % to 7 % of all, in 0.5 % more steps.
+HEADROOM_BLOCKS = 2
+
+
+class Scheduler:
+    """All requests of an engine, the pages they own, and the plan of the next step."""
+
+    def __init__(self, layout: KVLayout, num_pages: int, config: SchedulerConfig) -> None:
+        self._layout = layout
+        self._config = config
+        self._pool = PagePool(num_pages)
+        self._running: dict[int, Request] = {}  # by rid, oldest first; exactly these are admitted
+        self._waiting: OrderedDict[int, Request] = OrderedDict()  # by rid, oldest first
+        self._released: list[int] = []  # rids that the next plan tells the worker to forget
+        self._steps = 0
+        self._preemptions = 0
+        self._computed_tokens = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any request waits or runs."""
+        return bool(self._running or self._waiting)
+
+    def add(self, generate: Generate) -> None:
+        """Queues a request whose prompt and completion fit `layout.longest_context`."""
+        rid = generate.rid
+        assert rid not in self._running, rid
+        assert rid not in self._waiting, rid
+        assert generate.prompt, rid
+        longest = len(generate.prompt) + generate.sampling.max_tokens
+        assert self._layout.pages_needed(longest) <= self._pool.num_pages, (rid, longest)
+        self._waiting[rid] = Request.arrived(generate, PageTables(self._layout, self._pool))
+
+    def abort(self, rid: int) -> None:
+        """Forgets a request, if there is one of this id; its pages are free at once."""
+        if rid in self._running:
+            self._release(rid)
+        else:
+            self._waiting.pop(rid, None)
+
+    def schedule(self) -> StepPlan | None:
+        """The next step, or None if there is nothing to compute.
+
+        A plan always has segments: released ids alone wait for the next plan, because the worker
+        holds no pages, only a few bytes for each.
+        """
+        draft = StepDraft(self._config.max_num_batched_tokens)
+        for request in tuple(self._running.values()):
+            if request.rid in self._running:
+                self._advance(request, draft)
+        self._admit_waiting(draft)
+        for request in draft.chunk_ends:
+            request.tables.free_ended()
+        segments = draft.segments()
+        if not segments:
+            return None
+        plan = StepPlan(self._steps, self._released, draft.admitted, segments)
+        self._released = []
+        self._steps += 1
+        self._computed_tokens += self._config.max_num_batched_tokens - draft.budget
+        return plan
+
+    def update(self, plan: StepPlan, result: StepResult) -> list[Delta]:
+        """Takes the drawn tokens of a plan; ends the requests that are done.
+
+        Tokens of requests aborted or preempted since the plan was made are ignored.
+        """
+        sampling = [segment.rid for segment in plan.segments if segment.samples]
+        assert [sampled.rid for sampled in result.sampled] == sampling, (plan, result)
+        return [self._append(sampled) for sampled in result.sampled if sampled.rid in self._running]
+
+    def stats(self) -> Stats:
+        """Requests and pages now; counters since the start."""
+        return Stats(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            pages_free=self._pool.num_free,
+            pages_cached=self._pool.num_cached,
+            pages_owned=self._pool.num_owned,
+            steps=self._steps,
+            preemptions=self._preemptions,
+            computed_tokens=self._computed_tokens,
+        )
+
+    def check_invariants(self) -> None:
+        """Asserts that every page is free, cached or in one running request's tables.
+
+        Takes time in the number of owned and free pages: for tests, and for idle engines.
+        """
+        tables = [page for request in self._running.values() for page in request.tables.pages()]
+        self._pool.check_invariants(tables)
+        assert not any(request.num_computed for request in self._waiting.values())
+        assert len(self._running) <= self._config.max_num_seqs, len(self._running)
+
+    def _advance(self, request: Request, draft: StepDraft) -> None:
+        """Plans a running request's next tokens, if need be in the place of younger requests."""
+        while not draft.advance(request) and not draft.chunk_ends:
+            rid, youngest = next(reversed(self._running.items()))
+            if youngest is request:
+                return
+            self._release(rid)
+            self._waiting[rid] = youngest
+            self._waiting.move_to_end(rid, last=False)
+            self._preemptions += 1
+
+    def _admit_waiting(self, draft: StepDraft) -> None:
+        """Admits waiting requests in order while seats, budget and pages last."""
+        while self._waiting and draft.budget and len(self._running) < self._config.max_num_seqs:
+            rid, request = next(iter(self._waiting.items()))
+            if not self._fits(request):
+                return
+            self._running[rid] = self._waiting.pop(rid)
+            draft.admitted.append(request.admission())
+            draft.advance(request)
+
+    def _fits(self, request: Request) -> bool:
+        """Whether there are pages for a waiting request's tokens, the next one, and headroom."""
+        layout = self._layout
+        needed = layout.pages_needed(len(request.tokens) + 1)
+        headroom = len(self._running) * HEADROOM_BLOCKS * layout.block_pages
+        return needed + headroom <= self._pool.num_free
+
+    def _append(self, sampled: Sampled) -> Delta:
+        """Appends a drawn token to its request, which ends here if the token is its last."""
+        request = self._running[sampled.rid]
+        assert request.num_missing == 0, (request, sampled)
+        finish = request.append(sampled.token)
+        if finish:
+            self._release(request.rid)
+        logprobs = None if sampled.logprobs is None else [sampled.logprobs]
+        return Delta(request.rid, [sampled.token], logprobs, finish)
+
+    def _release(self, rid: int) -> None:
+        """Takes a request out of the running ones: its pages are free, the worker forgets it."""
+        self._running.pop(rid).tables.clear()
+        self._released.append(rid)

@@ -1,0 +1,123 @@
+"""Tokens to text while they arrive: whole characters only, and no stop strings.
+
+Text leaves in whole tokens: after every `push` the text so far is the text of the first
+`num_released` tokens, so log-probabilities can be streamed beside it. A token waits
+
+- while its last character is incomplete, together with the tokens that complete it;
+- while its text, or text before it, could become a stop string.
+
+A stop string is cut off together with what follows it, inside a token if need be.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections import deque
+from collections.abc import Iterable
+
+from caravan.text.stop_strings import StopMatcher
+from caravan.text.tokenizer import Tokenizer
+
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
+
+
+class Detokenizer:
+    """Detokenises one completion.
+
+    However its tokens are spread over calls of `push`, the text is the same: that of
+    `Tokenizer.decode`, up to the beginning of the stop string that is complete first (of several
+    that end with the same character, the longest). The text of the first `min_tokens` tokens is
+    not searched; a character belongs to the token that completes it.
+
+    A stop string must not be empty. Time is linear in the text, whatever the stop strings are;
+    memory is some 300 bytes for each of their characters, so callers bound their length.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, stop_strings: Iterable[str] = (), *, min_tokens: int = 0
+    ) -> None:
+        self.stopped: str | None = None  # the stop string that was found
+        self.num_tokens = 0  # tokens read, up to the one that completed the stop string
+        self.num_released = 0  # tokens whose text is out; a stop string may have cut the last
+        self._tokenizer = tokenizer
+        self._matcher = StopMatcher(stop_strings)
+        self._min_tokens = min_tokens
+        self._incomplete = b""  # the beginning of a character
+        # A unit is the text of neighbouring tokens that are whole characters only together, and
+        # how many they are: mostly one.
+        self._held: deque[tuple[str, int]] = deque()
+        self._open: list[str] = []  # text of the unit that is being read
+        self._open_tokens = 0
+        self._num_held = 0  # characters, those of the open unit included
+
+    def push(self, token_ids: Iterable[int]) -> str:
+        """Reads tokens and returns the text that is final now; after a stop string, none.
+
+        Raises UnknownTokenId.
+        """
+        for token_id in token_ids:
+            if self.stopped is not None:
+                break
+            self._read(token_id)
+        return self._release(self._matcher.held)
+
+    def finish(self) -> str:
+        """The rest of the text, when no more tokens come."""
+        if self._incomplete:
+            self._break_character()
+        return self._release(0)
+
+    def _read(self, token_id: int) -> None:
+        data = self._tokenizer.text_bytes(token_id)
+        self.num_tokens += 1
+        if self._incomplete and data and not 0x80 <= data[0] < 0xC0:
+            self._break_character()  # UTF-8 goes on with a byte from that range only
+            if self.stopped is not None:
+                return
+        data = self._incomplete + data
+        text, num_bytes = codecs.utf_8_decode(data, "replace", False)
+        self._incomplete = data[num_bytes:]
+        self._open_tokens += 1
+        self._append(text)
+        if not self._incomplete:
+            self._close()
+
+    def _break_character(self) -> None:
+        self._incomplete = b""
+        self._append(_BROKEN)
+        self._close()
+
+    def _append(self, text: str) -> None:
+        """Puts text into the open unit, up to the end of a stop string."""
+        if self.num_tokens > self._min_tokens and (hit := self._matcher.find(text)):
+            end, self.stopped = hit
+            text = text[:end]
+            self._incomplete = b""
+        self._open.append(text)
+        self._num_held += len(text)
+
+    def _close(self) -> None:
+        self._held.append(("".join(self._open), self._open_tokens))
+        self._open.clear()
+        self._open_tokens = 0
+
+    def _release(self, num_uncertain: int) -> str:
+        """Takes out the units before the last `num_uncertain` characters, or the stop string."""
+        if self.stopped is not None:
+            num_uncertain = len(self.stopped)
+        room = self._num_held - num_uncertain
+        released = []
+        while self._held and len(self._held[0][0]) <= room:
+            text, num_tokens = self._held.popleft()
+            released.append(text)
+            room -= len(text)
+            self.num_released += num_tokens
+        if self.stopped is not None:
+            if self._held and room > 0:
+                text, num_tokens = self._held[0]
+                released.append(text[:room])
+                self.num_released += num_tokens
+            self._held.clear()
+        text = "".join(released)
+        self._num_held -= len(text)
+        return text

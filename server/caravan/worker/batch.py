@@ -1,0 +1,106 @@
+"""A StepPlan's segments as the model's input: ids, positions and page tables of both kinds.
+
+T tokens, S segments, L slices, N pages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from caravan.kv_layout import KVLayout, chunk_start
+from caravan.messages import Segment
+from caravan.model.step import StepInput
+from caravan.worker.requests import PageTable, RequestState
+from caravan_kernels import PagedSegments
+
+
+@dataclass(slots=True)
+class KindTables:
+    """The page tables of one kind of layer while a step is put together."""
+
+    block_len: int
+    context_len: list[int] = field(default_factory=list)
+    pages_LN: list[NDArray[np.int32]] = field(default_factory=list)
+    slots_LT: list[NDArray[np.int64]] = field(default_factory=list)
+
+    def add(self, table: PageTable, start: int, length: int) -> None:
+        """One segment: `start` counts from the beginning of the table's context."""
+        end = start + length
+        pages_LN = table.pages_LN[:, : -(-end // self.block_len)]
+        blocks, offsets = np.divmod(np.arange(start, end), self.block_len)
+        self.context_len.append(end)
+        self.pages_LN.append(pages_LN.copy())  # a later segment of the request may change it
+        self.slots_LT.append(pages_LN[:, blocks].astype(np.int64) * self.block_len + offsets)
+
+    def build(
+        self, order: Sequence[int], query_indptr: Tensor, num_decode: int, device: torch.device
+    ) -> PagedSegments:
+        """The tables with the segments in the given order."""
+        pages = [self.pages_LN[s] for s in order]
+        page_indptr = _indptr([p.shape[1] for p in pages])
+        return PagedSegments(
+            num_decode=num_decode,
+            query_indptr=query_indptr,
+            context_len=torch.tensor([self.context_len[s] for s in order], dtype=torch.int32).to(
+                device
+            ),
+            page_indptr=page_indptr.to(device),
+            pages_LN=torch.from_numpy(np.concatenate(pages, axis=1)).to(device),
+            slots_LT=torch.from_numpy(np.concatenate([self.slots_LT[s] for s in order], axis=1)).to(
+                device
+            ),
+        )
+
+
+def _indptr(lengths: Sequence[int]) -> Tensor:
+    return torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32))
+
+
+def build_step(
+    segments: Sequence[Segment],
+    requests: Mapping[int, RequestState],
+    layout: KVLayout,
+    device: torch.device,
+) -> StepInput:
+    """Takes the segments' new pages into the requests' tables and lays out the step.
+
+    The step has the segments in the plan's order. Pages are taken in order of position: a plan
+    puts segments of one token first, so those of one request may be out of order in it.
+    """
+    chunked, full = KindTables(layout.block_len), KindTables(layout.block_len)
+    by_position = sorted(range(len(segments)), key=lambda s: segments[s].start)
+    for s in by_position:
+        segment = segments[s]
+        request = requests[segment.rid]
+        request.take_pages(segment)
+        in_chunk = segment.start - chunk_start(segment.start, layout.chunk_len)
+        if layout.chunked_slices:
+            chunked.add(request.chunked, in_chunk, segment.length)
+        if layout.full_slices:
+            full.add(request.full, segment.start, segment.length)
+    order = np.argsort(by_position).tolist()  # segment -> where its tables are
+    query_indptr = _indptr([segment.length for segment in segments])
+    num_decode = sum(segment.length == 1 for segment in segments)
+    token_ids = np.concatenate([requests[segment.rid].tokens(segment) for segment in segments])
+    positions = np.concatenate([np.arange(s.start, s.start + s.length) for s in segments])
+    last_rows = query_indptr[1:].long() - 1
+    samples = torch.tensor([segment.samples for segment in segments])
+    tables = {
+        kind: kind_tables.build(order, query_indptr.to(device), num_decode, device)
+        if kind_tables.context_len
+        else None
+        for kind, kind_tables in (("chunked", chunked), ("full", full))
+    }
+    return StepInput(
+        token_ids_T=torch.from_numpy(token_ids.astype(np.int64)).to(device),
+        positions_T=torch.from_numpy(positions).to(device),
+        sample_rows_S=last_rows[samples].to(device),
+        chunked=tables["chunked"],
+        full=tables["full"],
+    )

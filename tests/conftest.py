@@ -1,0 +1,40 @@
+"""Fixtures for all tiers, and the rule that GPU tests skip themselves where there is no GPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MakeCheckpoint = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
+    """`tiny_llama4.write_checkpoint` without a directory; equal arguments give the same one."""
+    written: dict[str, Path] = {}
+
+    def make(variant: str = "scout", **arguments: Any) -> Path:  # noqa: ANN401
+        from tiny_llama4 import write_checkpoint  # noqa: PLC0415 (imports transformers)
+
+        key = json.dumps([variant, arguments], sort_keys=True)
+        if key not in written:
+            directory = tmp_path_factory.mktemp(f"tiny-{variant}")
+            written[key] = write_checkpoint(directory, variant, **arguments)
+        return written[key]
+
+    return make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
+    if not gpu_items:
+        return
+    import torch  # noqa: PLC0415 (the unit tier runs without it)
+
+    if not torch.cuda.is_available():
+        for item in gpu_items:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -1,0 +1,181 @@
+"""Tiny random Llama 4 checkpoints, written by transformers in Hugging Face's own format.
+
+`write_checkpoint` writes one, `load_oracle` loads it into transformers' model. The weights have
+enough spread that greedy decoding neither hangs on near-ties nor repeats one token. Imports
+transformers, and so torch, only when it is called.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from caravan.model.demo import VOCAB_SIZE, special_token_ids, write_byte_tokenizer
+
+_SPECIALS = special_token_ids()
+
+_LLAMA3_STEP = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 16.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 1.0,
+    "original_max_position_embeddings": 32,
+}
+_PLAIN_ROPE = {"rope_type": "default", "rope_theta": 500000.0}
+
+_SCOUT: dict[str, Any] = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 64,
+    "intermediate_size": 48,
+    "intermediate_size_mlp": 80,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+    "num_local_experts": 4,
+    "interleave_moe_layer_step": 1,
+    "use_qk_norm": True,
+    "attention_chunk_size": 32,
+    "attn_temperature_tuning": True,
+    "floor_scale": 16,
+    "attn_scale": 0.1,
+    "rope_parameters": _LLAMA3_STEP,
+    "bos_token_id": _SPECIALS["<|begin_of_text|>"],
+    "eos_token_id": [_SPECIALS[name] for name in ("<|end_of_text|>", "<|eom|>", "<|eot|>")],
+    "pad_token_id": _SPECIALS["<|finetune_right_pad|>"],
+}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    # QK norm, scaled RoPE, experts in every layer, 3 chunked layers and 1 full
+    "scout": _SCOUT,
+    # 128 experts in every second layer, no QK norm, no scaling
+    "maverick": _SCOUT
+    | {
+        "hidden_size": 32,
+        "intermediate_size": 24,
+        "num_local_experts": 128,
+        "interleave_moe_layer_step": 2,
+        "use_qk_norm": False,
+        "rope_parameters": _PLAIN_ROPE,
+    },
+    # the real models' 5 query heads per key-value head
+    "group5": _SCOUT | {"num_attention_heads": 10, "head_dim": 8},
+    # nothing is a power of two: 5 layers, 3 heads, chunks of 20 tokens, a smooth RoPE ramp
+    "odd": _SCOUT
+    | {
+        "hidden_size": 42,
+        "intermediate_size": 27,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "head_dim": 10,
+        "num_local_experts": 3,
+        "moe_layers": [0, 3, 4],
+        "no_rope_layers": [1, 0, 1, 1, 0],
+        "attention_chunk_size": 20,
+        "rope_parameters": _LLAMA3_STEP | {"factor": 8.0, "high_freq_factor": 4.0},
+    },
+    # Llama Guard 4: no experts, no full layers, no chunks
+    "guard": _SCOUT
+    | {
+        "num_local_experts": 0,
+        "interleave_moe_layer_step": 0,
+        "moe_layers": [],
+        "no_rope_layer_interval": 8,
+        "attention_chunk_size": None,
+        "use_qk_norm": False,
+        "rope_parameters": _PLAIN_ROPE,
+    },
+    # lm_head is embed_tokens
+    "tied": _SCOUT | {"tie_word_embeddings": True},
+}
+
+_VISION: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 128,  # 4 patches of 32 channels after the pixel shuffle
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+    "projector_input_dim": 32,
+    "projector_output_dim": 32,
+    "vision_output_dim": 32,
+}
+
+
+def write_checkpoint(
+    directory: Path,
+    variant: str = "scout",
+    *,
+    multimodal: bool = False,
+    seed: int = 0,
+    max_shard_size: str = "1GB",
+    **overrides: object,
+) -> Path:
+    """Writes config, fp32 weights and a byte tokenizer; returns `directory`.
+
+    `multimodal` writes Llama4ForConditionalGeneration with a vision tower and prefixed names, else
+    the text-only Llama4ForCausalLM. `overrides` replace fields of the text configuration.
+    """
+    import torch  # noqa: PLC0415
+    from transformers import (  # noqa: PLC0415
+        Llama4Config,
+        Llama4ForCausalLM,
+        Llama4ForConditionalGeneration,
+        Llama4TextConfig,
+    )
+
+    fields = VARIANTS[variant] | overrides
+    fields = fields | {"rope_parameters": dict(fields["rope_parameters"])}
+    text_config = Llama4TextConfig(**fields)
+    if multimodal:
+        config = Llama4Config(
+            text_config=text_config,
+            vision_config=dict(_VISION),
+            boi_token_index=_SPECIALS["<|image_start|>"],
+            eoi_token_index=_SPECIALS["<|image_end|>"],
+            image_token_index=_SPECIALS["<|patch|>"],
+            tie_word_embeddings=text_config.tie_word_embeddings,
+        )
+        model = Llama4ForConditionalGeneration(config)
+    else:
+        model = Llama4ForCausalLM(text_config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                parameter.normal_(1.0, 0.2, generator=generator)
+            else:
+                # embeddings large against what the layers add, so that the last token matters;
+                # tied ones would then predict the token they embed
+                large = "embed_tokens" in name and not text_config.tie_word_embeddings
+                std = 2.0 if large else 0.25
+                parameter.normal_(0.0, std, generator=generator)
+    model.generation_config.update(
+        bos_token_id=fields["bos_token_id"], eos_token_id=fields["eos_token_id"]
+    )
+    model.save_pretrained(directory, max_shard_size=max_shard_size)
+    write_byte_tokenizer(directory)
+    return directory
+
+
+def load_oracle(directory: Path) -> Any:  # noqa: ANN401 (transformers has no types)
+    """Transformers' text model of a checkpoint: eager attention, fp32, evaluation mode."""
+    from transformers import Llama4ForCausalLM, Llama4TextConfig  # noqa: PLC0415
+
+    config = json.loads((directory / "config.json").read_text())
+    text_config = Llama4TextConfig(**config.get("text_config", config))
+    if text_config.attention_chunk_size is None:
+        # transformers cannot run without a chunk size; one as long as the context is the same
+        text_config.attention_chunk_size = text_config.max_position_embeddings
+    prefix = {"^language_model.": ""} if "text_config" in config else None
+    return Llama4ForCausalLM.from_pretrained(
+        directory,
+        config=text_config,
+        attn_implementation="eager",
+        dtype="float32",
+        key_mapping=prefix,
+    ).eval()

@@ -1,0 +1,410 @@
+"""The API process's end of the socket, against an engine that the test plays."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import zmq
+
+from caravan.config import ApiConfig, EngineConfig
+from caravan.engine import wire
+from caravan.engine.client import EngineClient
+from caravan.engine.handle import Engine, Generation
+from caravan.errors import ApiError, Draining, EngineDead, Overloaded, StillLoading
+from caravan.messages import (
+    Abort,
+    Delta,
+    Failed,
+    FromEngine,
+    Generate,
+    Progress,
+    Ready,
+    Sampling,
+    Shutdown,
+    Stats,
+    StepOutput,
+    ToEngine,
+)
+
+TIMEOUT_S = 10
+READY = Ready(
+    max_model_len=1000,
+    num_pages=10,
+    page_bytes=64,
+    block_len=4,
+    vocab_size=500,
+    dtype="float32",
+    device="cpu",
+    fingerprint="fp_fake",
+    load_s=1.5,
+)
+PROGRESS = Progress(phase="weights", done=3, total=9, unit="bytes")
+SAMPLING = Sampling(max_tokens=10)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        await asyncio.sleep(0.002)
+
+
+class PlayedEngine:
+    """The engine's end of the socket."""
+
+    def __init__(self, address: str) -> None:
+        self._context = zmq.Context[zmq.Socket[bytes]]()
+        self.socket = wire.pair(self._context)
+        self.socket.bind(address)
+
+    def receive_start(self) -> wire.Start:
+        assert self.socket.poll(TIMEOUT_S * 1000)
+        return wire.decode_start(self.socket.recv())
+
+    def receive(self) -> ToEngine:
+        assert self.socket.poll(TIMEOUT_S * 1000), "the client is silent"
+        return wire.decode_to_engine(self.socket.recv())
+
+    def send(self, message: FromEngine) -> None:
+        self.socket.send(wire.encode(message))
+
+    def step(self, *deltas: Delta, **stats: int) -> None:
+        self.send(StepOutput(list(deltas), Stats(**stats)))
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+
+class Pair:
+    """A client and the engine it talks to."""
+
+    def __init__(self, folder: str, config: ApiConfig) -> None:
+        self.reported: list[Progress | Ready] = []
+        address = f"ipc://{folder}/engine"
+        self.engine = PlayedEngine(address)
+        self.client = EngineClient(config, self.reported.append)
+        self.client.connect(address, wire.Start(EngineConfig(), "/models/demo"))
+
+    async def sync(self) -> None:
+        """Returns when the client has read everything that the engine has sent."""
+        marker = self.client.stats.steps + 1
+        self.engine.step(steps=marker, computed_tokens=self.client.stats.computed_tokens)
+        await until(lambda: self.client.stats.steps == marker)
+
+    async def make_ready(self) -> None:
+        self.engine.send(READY)
+        await until(lambda: self.client.ready)
+        self.engine.receive_start()
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.engine.close()
+
+
+Connect = Callable[[ApiConfig], Pair]
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    pairs: list[Pair] = []
+    with tempfile.TemporaryDirectory() as folder:
+
+        def new_pair(config: ApiConfig) -> Pair:
+            pairs.append(Pair(folder, config))
+            return pairs[-1]
+
+        yield new_pair
+        for pair in pairs:
+            pair.close()
+
+
+@pytest.fixture
+async def pair(connect: Connect) -> Pair:
+    """A client whose engine is ready."""
+    pair = connect(ApiConfig())
+    await pair.make_ready()
+    return pair
+
+
+async def collect(generation: Generation) -> list[Delta]:
+    async def iterate() -> list[Delta]:
+        return [delta async for delta in generation]
+
+    return await asyncio.wait_for(iterate(), TIMEOUT_S)
+
+
+async def raised(generation: Generation) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        await collect(generation)
+    return caught.value
+
+
+async def test_while_it_loads_requests_are_refused_and_progress_is_known(
+    connect: Connect,
+) -> None:
+    pair = connect(ApiConfig())
+    assert pair.engine.receive_start() == wire.Start(EngineConfig(), "/models/demo")
+    assert pair.client.alive
+    assert pair.client.loading is None
+    assert not pair.client.heard.is_set()
+    with pytest.raises(StillLoading) as caught:
+        pair.client.submit([([1], SAMPLING)])
+    assert caught.value.retry_after_s == 5
+    pair.engine.send(PROGRESS)
+    await until(lambda: pair.client.loading == PROGRESS)
+    assert pair.client.ready is None
+    assert pair.client.heard.is_set()
+    pair.engine.send(READY)
+    await until(lambda: pair.client.ready == READY)
+    assert pair.reported == [PROGRESS, READY]
+
+
+async def test_no_request_is_no_trouble(pair: Pair) -> None:
+    engine: Engine = pair.client  # the type checker's half of this test
+    generations: list[Generation] = engine.submit([])
+    assert generations == []
+    await asyncio.wait_for(pair.client.wait_idle(), TIMEOUT_S)
+
+
+async def test_requests_cross_and_their_deltas_come_back_each_to_its_own(pair: Pair) -> None:
+    sampling = Sampling(max_tokens=3, stop_token_ids=(7, 8), logit_bias=((5, -1.5),), logprobs=2)
+    first, second = pair.client.submit([([1, 2], sampling), ([3], SAMPLING)])
+    assert pair.engine.receive() == Generate(0, [1, 2], sampling)
+    assert pair.engine.receive() == Generate(1, [3], SAMPLING)
+    pair.engine.step(Delta(1, [10]), Delta(0, [20]))
+    pair.engine.step(Delta(0, [21], finish="stop"))
+    pair.engine.step(Delta(1, [11], finish="length", cached_tokens=1))
+    assert await collect(first) == [Delta(0, [20]), Delta(0, [21], finish="stop")]
+    assert await collect(second) == [
+        Delta(1, [10]),
+        Delta(1, [11], finish="length", cached_tokens=1),
+    ]
+    assert await collect(first) == [], "an iteration after the end ends at once"
+
+
+async def test_ids_are_never_used_again(pair: Pair) -> None:
+    for rid in range(3):
+        (generation,) = pair.client.submit([([1], SAMPLING)])
+        message = pair.engine.receive()
+        assert isinstance(message, Generate)
+        assert message.rid == rid
+        pair.engine.step(Delta(rid, [1], finish="stop"))
+        await collect(generation)
+
+
+async def test_closing_aborts_once_and_later_deltas_are_dropped(pair: Pair) -> None:
+    closed, other = pair.client.submit([([1], SAMPLING), ([1], SAMPLING)])
+    pair.engine.receive()
+    pair.engine.receive()
+    pair.engine.step(Delta(0, [1]), Delta(1, [1]))
+    await pair.sync()
+    closed.close()
+    closed.close()
+    assert pair.engine.receive() == Abort(0)
+    pair.engine.step(Delta(0, [2]), Delta(1, [2], finish="stop"))
+    assert await collect(other) == [Delta(1, [1]), Delta(1, [2], finish="stop")]
+    assert await collect(closed) == []
+    assert not pair.engine.socket.poll(50), "a second message about a closed request"
+
+
+async def test_closing_a_finished_request_aborts_nothing(pair: Pair) -> None:
+    (generation,) = pair.client.submit([([1], SAMPLING)])
+    pair.engine.receive()
+    pair.engine.step(Delta(0, [1], finish="stop"))
+    await pair.sync()
+    generation.close()
+    assert not pair.engine.socket.poll(50)
+
+
+async def test_closing_ends_the_iteration_of_another_task(pair: Pair) -> None:
+    (generation,) = pair.client.submit([([1], SAMPLING)])
+    task = asyncio.create_task(collect(generation))
+    await asyncio.sleep(0)
+    generation.close()
+    assert await task == []
+
+
+async def test_nothing_is_left_of_ended_requests(pair: Pair) -> None:
+    finished, closed_early, closed_late, failed = pair.client.submit([([1, 2], SAMPLING)] * 4)
+    assert pair.client.num_open == 4
+    closed_early.close()
+    pair.engine.step(Delta(0, [1], finish="stop"), Delta(2, [1]))
+    await pair.sync()
+    closed_late.close()
+    pair.engine.send(Failed("gone", user_error=False))
+    await until(lambda: not pair.client.alive)
+    assert pair.client.num_open == 0
+    assert pair.client._queue.tokens == pair.client._queue.requests == 0
+    await collect(finished)
+    await raised(failed)
+
+
+async def test_the_queue_holds_prompts_until_their_first_token(connect: Connect) -> None:
+    pair = connect(ApiConfig(max_queued_tokens=100))
+    await pair.make_ready()
+    first, second = pair.client.submit([([1] * 60, SAMPLING), ([1] * 40, SAMPLING)])
+    with pytest.raises(Overloaded):
+        pair.client.submit([([1], SAMPLING)])
+    pair.engine.step(Delta(0, [1]))
+    await pair.sync()
+    (third,) = pair.client.submit([([1] * 60, SAMPLING)])
+    with pytest.raises(Overloaded):
+        pair.client.submit([([1], SAMPLING)])
+    second.close()
+    pair.client.submit([([1] * 40, SAMPLING)])
+    first.close()
+    with pytest.raises(Overloaded):
+        pair.client.submit([([1], SAMPLING)])
+    third.close()
+
+
+async def test_all_prompts_of_a_call_are_queued_or_none(connect: Connect) -> None:
+    pair = connect(ApiConfig(max_queued_tokens=100))
+    await pair.make_ready()
+    pair.client.submit([([1] * 50, SAMPLING)])
+    with pytest.raises(Overloaded) as caught:
+        pair.client.submit([([1] * 30, SAMPLING), ([1] * 30, SAMPLING)])
+    assert caught.value.retry_after_s is not None
+    assert isinstance(pair.engine.receive(), Generate)
+    assert not pair.engine.socket.poll(50), "a part of a refused call was sent"
+    assert pair.client.num_open == 1
+
+
+async def test_retry_after_counts_prompt_tokens_not_generated_ones(connect: Connect) -> None:
+    """One request decodes while prompts wait; only the prompts' share of a step is the rate."""
+    now = 0.0
+    pair = connect(ApiConfig(max_queued_tokens=1000))
+    await pair.make_ready()
+    pair.client._clock = pair.client._queue._clock = lambda: now
+    pair.client.submit([([1], SAMPLING)])
+    now = 1.0
+    pair.engine.step(Delta(0, [1]), computed_tokens=1)  # the prompt's one token: leaves the queue
+    await until(lambda: pair.client.stats.computed_tokens == 1)
+    pair.client.submit([([1] * 900, SAMPLING), ([1] * 100, SAMPLING)])
+    now = 3.0
+    pair.engine.step(Delta(0, [2]), computed_tokens=42)  # 40 prompt tokens and one generated
+    await until(lambda: pair.client.stats.computed_tokens == 42)
+    with pytest.raises(Overloaded) as caught:
+        pair.client.submit([([1] * 990, SAMPLING)])
+    # The first second's one token has decayed with exp(-2 / 10).
+    rate = (0.8187 * 1 + 40) / (0.8187 * 1 + 2)
+    assert caught.value.retry_after_s == math.ceil(990 / rate) == 69
+
+
+@pytest.mark.parametrize(
+    ("prompt", "max_tokens"), [([], 1), ([1], 0), ([1], 1000), ([500], 1), ([-1], 1)]
+)
+async def test_what_would_break_the_engine_breaks_one_request(
+    pair: Pair, prompt: list[int], max_tokens: int
+) -> None:
+    with pytest.raises(AssertionError):
+        pair.client.submit([([1], SAMPLING), (prompt, Sampling(max_tokens=max_tokens))])
+    assert pair.client.num_open == 0
+    assert not pair.engine.socket.poll(20)
+
+
+async def test_the_engines_end_reaches_every_open_request_after_its_deltas(pair: Pair) -> None:
+    first, second = pair.client.submit([([1], SAMPLING), ([1], SAMPLING)])
+    pair.engine.step(Delta(0, [1]))
+    pair.engine.send(Failed("the engine failed", user_error=False))
+    await until(lambda: not pair.client.alive)
+    assert pair.client.failure == Failed("the engine failed", user_error=False)
+    assert await anext(aiter(first)) == Delta(0, [1])
+    for generation in (first, second):
+        error = await raised(generation)
+        assert isinstance(error, EngineDead)
+        assert error.message == "the engine failed"
+    with pytest.raises(EngineDead):
+        pair.client.submit([([1], SAMPLING)])
+    first.close()
+
+
+async def test_a_process_that_ended_without_a_word_counts_as_dead(pair: Pair) -> None:
+    (generation,) = pair.client.submit([([1], SAMPLING)])
+    task = asyncio.create_task(raised(generation))
+    await asyncio.sleep(0)
+    pair.engine.close()
+    pair.client.end()
+    assert isinstance(await task, EngineDead)
+    assert not pair.client.alive
+    assert pair.client.failure is None
+
+
+async def test_last_words_that_were_not_read_yet_are(pair: Pair) -> None:
+    (generation,) = pair.client.submit([([1], SAMPLING)])
+    pair.engine.step(Delta(0, [1], finish="stop"))
+    deadline = time.monotonic() + TIMEOUT_S
+    while not pair.client._socket.poll(0):
+        assert time.monotonic() < deadline
+    pair.client.end()  # the event loop had no turn to read
+    assert await collect(generation) == [Delta(0, [1], finish="stop")]
+
+
+@pytest.mark.parametrize("frame", [b"", b"\xc1", b"\x81\xa4type\xa7unknown"])
+async def test_nonsense_from_the_engine_ends_it(
+    pair: Pair, frame: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    (generation,) = pair.client.submit([([1], SAMPLING)])
+    pair.engine.socket.send(frame)
+    assert isinstance(await raised(generation), EngineDead)
+    assert pair.client.failed.is_set()
+    assert "not a message" in caplog.text
+
+
+async def test_draining_refuses_new_requests_and_finishes_open_ones(pair: Pair) -> None:
+    (generation,) = pair.client.submit([([1], SAMPLING)])
+    assert not pair.client.draining
+    pair.client.drain()
+    assert pair.client.draining
+    with pytest.raises(Draining) as caught:
+        pair.client.submit([([1], SAMPLING)])
+    assert caught.value.retry_after_s == 5
+    idle = asyncio.create_task(pair.client.wait_idle())
+    await pair.sync()
+    assert not idle.done()
+    pair.engine.step(Delta(0, [1], finish="stop"))
+    await asyncio.wait_for(idle, TIMEOUT_S)
+    assert await collect(generation) == [Delta(0, [1], finish="stop")]
+
+
+async def test_abandoned_requests_are_aborted_and_told(pair: Pair) -> None:
+    (generation,) = pair.client.submit([([1], SAMPLING)])
+    assert isinstance(pair.engine.receive(), Generate)
+    pair.client.drain()
+    pair.client.abandon()
+    await asyncio.wait_for(pair.client.wait_idle(), TIMEOUT_S)
+    assert isinstance(await raised(generation), Draining)
+    assert pair.engine.receive() == Abort(0)
+    pair.client.shut_down()
+    assert pair.engine.receive() == Shutdown()
+
+
+async def test_silence_grows_until_the_engine_speaks(pair: Pair) -> None:
+    now = pair.client._clock()
+    pair.client._clock = lambda: now + 60
+    assert pair.client.silence_s == pytest.approx(60, abs=5)
+    await pair.sync()
+    assert pair.client.silence_s == 0
+
+
+async def test_many_requests_at_once_get_exactly_their_tokens(pair: Pair) -> None:
+    """The reader sees the socket's edge only: whatever piles up between two turns must arrive."""
+    num_requests, num_steps = 50, 40
+    generations = pair.client.submit([([1], SAMPLING)] * num_requests)
+    tasks = [asyncio.create_task(collect(generation)) for generation in generations]
+    for step in range(num_steps):
+        finish: dict[str, Any] = {"finish": "length"} if step == num_steps - 1 else {}
+        pair.engine.step(*(Delta(rid, [rid, step], **finish) for rid in range(num_requests)))
+        if step % 3 == 0:
+            pair.client.submit([([2], SAMPLING)])[0].close()  # sends in between
+        if step % 7 == 0:
+            await asyncio.sleep(0)
+    for rid, deltas in enumerate(await asyncio.gather(*tasks)):
+        assert [delta.tokens for delta in deltas] == [[rid, step] for step in range(num_steps)]
+    assert pair.client.num_open == 0

@@ -1,0 +1,170 @@
+"""Random traffic over tiny pools, against `simulated_worker`: thousands of steps, seeded."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+
+import pytest
+
+from caravan.config import SchedulerConfig
+from caravan.kv_layout import KVLayout
+from caravan.messages import Generate, Sampling, StepPlan, StepResult
+from caravan.scheduling.scheduler import Scheduler
+from unit.scheduling.simulated_worker import VOCABULARY, SimulatedWorker, next_token
+
+
+def expected_output(layout: KVLayout, generate: Generate) -> list[int]:
+    """What a request alone on an endless machine generates."""
+    tokens = list(generate.prompt)
+    for _ in range(generate.sampling.max_tokens):
+        tokens.append(next_token(layout, tokens))
+        if tokens[-1] in generate.sampling.stop_token_ids:
+            break
+    return tokens[len(generate.prompt) :]
+
+
+class Traffic:
+    """A scheduler and a worker under random arrivals and aborts."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = rng = random.Random(seed)
+        full, chunked = rng.choice([(1, 3), (1, 3), (1, 1), (2, 1), (0, 1), (1, 0), (0, 3)])
+        self.layout = KVLayout(
+            block_len=rng.randint(1, 6),
+            chunk_len=rng.randint(2, 20) if chunked else 60,
+            full_slices=full,
+            chunked_slices=chunked,
+            slice_layers=1,
+            page_bytes=1,
+        )
+        self.longest = rng.randint(2, 60)
+        self.prompt_share = rng.choice([0.2, 0.2, 1.0])
+        self.num_pages = self.layout.pages_needed(self.longest) + rng.choice([0, 1, 20, 60])
+        self.config = SchedulerConfig(
+            max_num_seqs=rng.randint(1, 8), max_num_batched_tokens=rng.choice([1, 2, 7, 20, 64])
+        )
+        self.scheduler = Scheduler(self.layout, self.num_pages, self.config)
+        self.worker = SimulatedWorker(self.layout, self.num_pages)
+        self.lag = rng.choice([0, 0, 1])  # plans made before the first one's update
+        self.in_flight: deque[tuple[StepPlan, StepResult]] = deque()
+        self.arrived: dict[int, Generate] = {}
+        self.aborted: set[int] = set()
+        self.output: dict[int, list[int]] = {}
+        self.finished: dict[int, str] = {}
+        self.computed_tokens = 0
+
+    def arrive(self) -> None:
+        rid = 1000 - len(self.arrived)  # falling: the order is not that of the ids
+        total = self.random.randint(2, self.longest)
+        num_prompt = self.random.randint(1, max(1, int((total - 1) * self.prompt_share)))
+        generate = Generate(
+            rid,
+            [self.random.randrange(VOCABULARY) for _ in range(num_prompt)],
+            Sampling(
+                max_tokens=total - num_prompt,
+                stop_token_ids=tuple(
+                    self.random.sample(range(VOCABULARY), self.random.randint(0, 2))
+                ),
+            ),
+        )
+        self.arrived[rid] = generate
+        self.output[rid] = []
+        self.scheduler.add(generate)
+
+    def abort(self) -> None:
+        rid = self.random.choice(list(self.arrived))
+        self.scheduler.abort(rid)  # ended ones are ignored
+        if rid not in self.finished:
+            self.aborted.add(rid)
+
+    def step(self) -> bool:
+        """Plans, executes and, `lag` plans later, updates; whether a step was planned."""
+        plan = self.scheduler.schedule()
+        if plan is not None:
+            known_before = set(self.worker.requests)
+            self._check_order(plan, known_before)
+            self.in_flight.append((plan, self.worker.execute(plan)))
+            self._check_limits(plan, known_before)
+        self.scheduler.check_invariants()
+        if self.in_flight and (plan is None or len(self.in_flight) > self.lag):
+            if self.random.random() < 0.05:
+                self.abort()
+            self._update(*self.in_flight.popleft())
+            self.scheduler.check_invariants()
+        return plan is not None
+
+    def _update(self, plan: StepPlan, result: StepResult) -> None:
+        drawn = {sampled.rid: sampled.token for sampled in result.sampled}
+        deltas = self.scheduler.update(plan, result)
+        assert len({delta.rid for delta in deltas}) == len(deltas)
+        for delta in deltas:
+            assert delta.rid not in self.aborted
+            assert delta.rid not in self.finished
+            assert delta.tokens == [drawn[delta.rid]]
+            self.output[delta.rid] += delta.tokens
+            if delta.finish:
+                self.finished[delta.rid] = delta.finish
+
+    def _check_limits(self, plan: StepPlan, known_before: set[int]) -> None:
+        num_tokens = sum(segment.length for segment in plan.segments)
+        self.computed_tokens += num_tokens
+        assert num_tokens <= self.config.max_num_batched_tokens
+        assert len(self.worker.requests) <= self.config.max_num_seqs
+        assert not known_before.intersection(entry.rid for entry in plan.admitted)
+        assert set(plan.released) <= known_before
+        assert self.scheduler.stats().computed_tokens == self.computed_tokens
+        ended = self.aborted | set(self.finished)
+        alive = [rid for rid in self.arrived if rid not in ended]
+        running = [rid for rid in alive if rid in self.worker.requests]
+        assert running == alive[: len(running)], "a younger request runs, an older one waits"
+
+    def _check_order(self, plan: StepPlan, known_before: set[int]) -> None:
+        """Only the youngest running request may miss several tokens: so those that decode lead."""
+        by_age = [rid for rid in self.arrived if rid in known_before and rid not in plan.released]
+        for rid in by_age[:-1]:
+            request = self.worker.requests[rid]
+            assert len(request.tokens) - request.num_computed <= 1, (rid, plan)
+
+    def check_outcome(self) -> None:
+        """Everybody who stayed got exactly the right tokens, and nothing is held."""
+        assert set(self.arrived) == self.aborted | set(self.finished)
+        for rid, generate in self.arrived.items():
+            expected = expected_output(self.layout, generate)
+            if rid in self.finished:
+                stopped = expected[-1] in generate.sampling.stop_token_ids
+                assert self.output[rid] == expected
+                assert self.finished[rid] == ("stop" if stopped else "length")
+            else:
+                assert self.output[rid] == expected[: len(self.output[rid])]
+        stats = self.scheduler.stats()
+        assert (stats.running, stats.waiting, stats.pages_owned) == (0, 0, 0)
+        assert stats.pages_free == self.num_pages
+        assert stats.steps == self.worker.num_steps
+
+
+def run_traffic(seed: int) -> Traffic:
+    """60 steps of arrivals and aborts, then on until all is done."""
+    traffic = Traffic(seed)
+    rate = traffic.random.choice([0.2, 0.5, 2.0])
+    for _ in range(60):
+        for _ in range(int(rate + traffic.random.random())):
+            traffic.arrive()
+        if traffic.arrived and traffic.random.random() < 0.1:
+            traffic.abort()
+        traffic.step()
+    while traffic.scheduler.has_work:
+        waits_for_update = bool(traffic.in_flight)
+        assert traffic.step() or waits_for_update, "work, but no step"
+        assert traffic.worker.num_steps < 20_000, "no end"
+    while traffic.in_flight:
+        traffic.step()
+    traffic.check_outcome()
+    return traffic
+
+
+@pytest.mark.parametrize("first_seed", range(0, 100, 20))
+def test_random_traffic_is_served_exactly(first_seed: int) -> None:
+    runs = [run_traffic(seed) for seed in range(first_seed, first_seed + 20)]
+    assert sum(run.scheduler.stats().preemptions for run in runs) > 10
+    assert sum(len(run.aborted) for run in runs) > 20
