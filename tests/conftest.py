@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from caravan.worker import threads
+
+threads.take_turns()  # as the engine process does
+
 MakeCheckpoint = Callable[..., Path]
 
 
@@ -18,7 +22,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
     written: dict[str, Path] = {}
 
     def make(variant: str = "scout", **arguments: Any) -> Path:  # noqa: ANN401
-        from tiny_llama4 import write_checkpoint  # noqa: PLC0415 (imports transformers)
+        from tiny_llama4 import write_checkpoint
 
         key = json.dumps([variant, arguments], sort_keys=True)
         if key not in written:
@@ -33,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu_items:
         return
-    import torch  # noqa: PLC0415 (the unit tier runs without it)
+    import torch
 
     if not torch.cuda.is_available():
         for item in gpu_items:

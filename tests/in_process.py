@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,13 +39,17 @@ def new_engine(
     return Engine(runner, Scheduler(runner.layout, num_pages or runner.num_pages, config))
 
 
-def complete(engine: Engine, requests: Mapping[int, Sequence[int]], sampling: Sampling) -> dict[
-    int, Completion
-]:
-    """Runs all requests (rid -> prompt) to their end; every page is back afterwards."""
-    for rid, prompt in requests.items():
-        engine.add(Generate(rid, list(prompt), sampling))
-    completions = {rid: Completion() for rid in requests}
+_rids = itertools.count()  # engines share a runner, which forgets a request with the next plan
+
+
+def complete(
+    engine: Engine, prompts: Sequence[Sequence[int]], sampling: Sampling | Sequence[Sampling]
+) -> list[Completion]:
+    """Runs all prompts to their end; every page is back afterwards."""
+    samplings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else sampling
+    completions = {next(_rids): Completion() for _ in prompts}
+    for rid, prompt, each in zip(completions, prompts, samplings, strict=True):
+        engine.add(Generate(rid, list(prompt), each))
     while engine.has_work:
         output = engine.step()
         for delta in output.deltas if output else []:
@@ -56,4 +61,4 @@ def complete(engine: Engine, requests: Mapping[int, Sequence[int]], sampling: Sa
     stats = engine.stats
     assert (stats.running, stats.waiting, stats.pages_owned) == (0, 0, 0), stats
     assert all(completion.finish for completion in completions.values())
-    return completions
+    return list(completions.values())

@@ -120,8 +120,8 @@ def write_checkpoint(
     `multimodal` writes Llama4ForConditionalGeneration with a vision tower and prefixed names, else
     the text-only Llama4ForCausalLM. `overrides` replace fields of the text configuration.
     """
-    import torch  # noqa: PLC0415
-    from transformers import (  # noqa: PLC0415
+    import torch
+    from transformers import (
         Llama4Config,
         Llama4ForCausalLM,
         Llama4ForConditionalGeneration,
@@ -164,7 +164,7 @@ def write_checkpoint(
 
 def load_oracle(directory: Path) -> Any:  # noqa: ANN401 (transformers has no types)
     """Transformers' text model of a checkpoint: eager attention, fp32, evaluation mode."""
-    from transformers import Llama4ForCausalLM, Llama4TextConfig  # noqa: PLC0415
+    from transformers import Llama4ForCausalLM, Llama4TextConfig
 
     config = json.loads((directory / "config.json").read_text())
     text_config = Llama4TextConfig(**config.get("text_config", config))

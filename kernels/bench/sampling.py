@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable
 
 import torch
-from caravan_kernels import sampling
 from torch import Tensor
+
+from caravan_kernels import sampling
 
 
 def best_time(function: Callable[[], object], repeats: int) -> float:

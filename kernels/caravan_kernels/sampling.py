@@ -258,7 +258,7 @@ def _draw_from_best(logits_SV: Tensor, chosen_S: Tensor, draws: _Draws, token_S:
     the candidates.
     """
     vocab_size = logits_SV.shape[1]
-    candidates = min(_CANDIDATES, vocab_size)
+    candidates = vocab_size if vocab_size <= 4 * _CANDIDATES else _CANDIDATES
     open_S = torch.zeros_like(chosen_S)
     for rows_C in chosen_S.nonzero()[:, 0].split(max(1, _CHUNK // vocab_size)):
         part = draws.take(rows_C)
@@ -278,8 +278,9 @@ def _draw_from_best(logits_SV: Tensor, chosen_S: Tensor, draws: _Draws, token_S:
 
 def _count_kept(values_RK: Tensor, draws: _Draws, vocab_size: int) -> tuple[Tensor, Tensor]:
     """How many tokens the filters keep, judged by the K best logits of each row, falling; and
-    whether that is sure: the last one kept is above the last candidate. Both [R, 1].
+    whether that is sure: the last one kept is above the last candidate, or K = V. Both [R, 1].
     """
+    candidates = values_RK.shape[1]
     weights_RK = _exponentiate(values_RK.clone(), draws.max_S, draws.temperature_S)
     kept_RK = weights_RK >= draws.min_p_S[:, None]
     limit_R1 = draws.top_k_S[:, None]
@@ -287,10 +288,11 @@ def _count_kept(values_RK: Tensor, draws: _Draws, vocab_size: int) -> tuple[Tens
     sums_RK = (weights_RK * kept_RK).double().cumsum(-1)
     limited_R1 = limit_R1 < vocab_size
     total_R1 = sums_RK.gather(1, count_R1 - 1).where(limited_R1, draws.total_S[:, None])
-    total_known_R1 = ~limited_R1 | (count_R1 < values_RK.shape[1])
+    total_known_R1 = ~limited_R1 | (count_R1 < candidates)
     needed_R1 = 1 + (sums_RK < draws.top_p_S[:, None] * total_R1).sum(-1, keepdim=True)
     count_R1 = count_R1.minimum(needed_R1)
-    return count_R1, total_known_R1 & (values_RK.gather(1, count_R1 - 1) > values_RK[:, -1:])
+    inside_R1 = values_RK.gather(1, count_R1 - 1) > values_RK[:, -1:]
+    return count_R1, (total_known_R1 & inside_R1) | (candidates == vocab_size)
 
 
 def _first(logits_RK: Tensor, cut_R1: Tensor, count_R1: Tensor) -> Tensor:

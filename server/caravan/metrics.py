@@ -1,12 +1,12 @@
 """Every metric's name, labels, unit and buckets; the page that Prometheus reads.
 
-    what                gauges and counters read from the engine's last `Stats`, one snapshot a scrape
-    how fast            histograms of each choice: first token, between tokens, whole
-    how much            tokens in and out, requests by how they ended, refusals by error code
-    who asked           HTTP requests by route, method and status
+    engine      gauges and counters read from its last `Stats`, one snapshot for each scrape
+    speed       histograms: first token, between tokens, whole request
+    volume      tokens in and out, requests by how they ended
+    HTTP        requests by route, method and status; refusals by error code
 
-A *request* is one choice of one prompt, as the scheduler sees it: `n=4` over two prompts makes eight,
-and each counts its prompt's tokens.
+A *request* is one choice of one prompt, as the scheduler sees it: `n=4` over two prompts makes
+eight, and each counts its prompt's tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-# Seconds. The first bucket is a decode step of a small model, the last a prompt of a million tokens.
+# Seconds: from a decode step of a small model to a prompt of a million tokens.
 FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 BETWEEN_TOKENS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 WHOLE_REQUEST_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
@@ -35,21 +35,36 @@ class EngineStats(Protocol):
     """What is read of `messages.Stats`, which this layer does not import."""
 
     @property
-    def running(self) -> int: ...
+    def running(self) -> int:
+        """Requests in the running batch."""
+
     @property
-    def waiting(self) -> int: ...
+    def waiting(self) -> int:
+        """Requests that wait for pages or a place."""
+
     @property
-    def pages_free(self) -> int: ...
+    def pages_free(self) -> int:
+        """Pages of the cache that hold nothing."""
+
     @property
-    def pages_cached(self) -> int: ...
+    def pages_cached(self) -> int:
+        """Pages that only the prefix cache holds."""
+
     @property
-    def pages_owned(self) -> int: ...
+    def pages_owned(self) -> int:
+        """Pages of running requests."""
+
     @property
-    def steps(self) -> int: ...
+    def steps(self) -> int:
+        """Forward passes since the start."""
+
     @property
-    def preemptions(self) -> int: ...
+    def preemptions(self) -> int:
+        """Requests put back for want of pages, since the start."""
+
     @property
-    def computed_tokens(self) -> int: ...
+    def computed_tokens(self) -> int:
+        """Tokens run through the model since the start."""
 
 
 class EngineCollector(Collector):

@@ -23,7 +23,7 @@ class Dialect(Protocol):
     chunk_object: str
 
     def opening(self, index: int) -> Json | None:
-        """The choice of a stream's first chunk, before any token; None if there is no such chunk."""
+        """The choice of a stream's first chunk, before any token; None: there is no such chunk."""
 
     def chunk(self, piece: Piece) -> Json:
         """A choice of a chunk."""
@@ -36,7 +36,12 @@ class Answer:
     """The answer to one request, while its choices grow."""
 
     def __init__(
-        self, dialect: Dialect, choices: Choices, prompt_lens: list[int], model: str, fingerprint: str
+        self,
+        dialect: Dialect,
+        choices: Choices,
+        prompt_lens: list[int],
+        model: str,
+        fingerprint: str,
     ) -> None:
         self.choices = choices
         self._dialect = dialect

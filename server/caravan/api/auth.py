@@ -1,7 +1,7 @@
 """API keys. Every path needs one, but for a short list: a route nobody thought of is closed.
 
-The path is `scope["path"]`, which the router matches too. `request.url` is rebuilt from the client's
-Host header and once let clients talk their way past such checks (CVE-2026-48710).
+The path is `scope["path"]`, which the router matches too. `request.url` is rebuilt from the
+client's Host header and once let clients talk their way past such checks (CVE-2026-48710).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets through what may pass."""
-        if scope["type"] != "lifespan" and scope["path"] not in PUBLIC_PATHS:
+        if scope["type"] == "http" and scope["path"] not in PUBLIC_PATHS:
             self._require_key(scope)
         await self._app(scope, receive, send)
 

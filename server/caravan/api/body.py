@@ -1,4 +1,4 @@
-"""A request's bytes to one JSON object, strictly: what two parsers could read differently is refused."""
+"""JSON in and out. Strict in: what two parsers could read differently is refused."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
+import msgspec
 from starlette.requests import Request
+from starlette.responses import Response
 
 from caravan.api.validation import json_type, shown
 from caravan.errors import InvalidRequest, InvalidType, InvalidValue, UnsupportedMediaType
@@ -34,6 +36,13 @@ async def prepared(request: Request, prepare: Callable[[dict[str, Any]], T]) -> 
         return prepare(parse_object(raw))
 
     return work() if len(raw) <= OFF_LOOP_BYTES else await asyncio.to_thread(work)
+
+
+def json_response(
+    value: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An HTTP answer with a JSON body."""
+    return Response(msgspec.json.encode(value), status, headers, media_type="application/json")
 
 
 def require_json(content_type: str | None) -> None:
@@ -81,11 +90,11 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
 
 def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        name = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise InvalidRequest(f"The body names `{shown(name)}` twice.", param=shown(name))
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise InvalidRequest(f"The body names `{shown(name)}` twice.", param=shown(name))
+        found[name] = value
     return found
 
 

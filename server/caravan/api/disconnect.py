@@ -1,7 +1,7 @@
 """Ends the work for a client that has left, with or without streaming.
 
-Frameworks cancel a streaming answer when its reader leaves, but not a plain one; here both are raced
-against the connection in the same way.
+Frameworks cancel a streaming answer when its reader leaves, but not a plain one; here both are
+raced against the connection in the same way.
 """
 
 from __future__ import annotations

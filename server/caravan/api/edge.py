@@ -14,13 +14,13 @@ import logging
 import uuid
 from typing import NoReturn
 
-import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from caravan import logs
+from caravan.api.body import json_response
 from caravan.api.validation import shown
 from caravan.errors import (
     ApiError,
@@ -47,6 +47,9 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, whatever happens inside."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # there are none here: the handshake gets a 403
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -130,8 +133,8 @@ async def on_http_exception(request: Request, error: Exception) -> NoReturn:
     raise RouteNotFound(f"There is nothing at `{shown(request.scope['path'])}`.")
 
 
-def error_response(error: ApiError) -> Response:
-    """An error as its HTTP answer."""
+def error_response(error: ApiError, **details: object) -> Response:
+    """An error as its HTTP answer; `details` stand beside the error in its body."""
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
@@ -139,12 +142,7 @@ def error_response(error: ApiError) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = error.allow
-    return Response(
-        msgspec.json.encode(error.body()),
-        status_code=error.status,
-        headers=headers,
-        media_type="application/json",
-    )
+    return json_response({**error.body(), **details}, error.status, headers)
 
 
 def internal_error() -> InternalError:
@@ -157,7 +155,7 @@ def internal_error() -> InternalError:
 def _request_id(scope: Scope) -> str:
     """The client's own id if it is sane, else a fresh one."""
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and 0 < len(value) <= MAX_REQUEST_ID_CHARACTERS:
-            if all(0x20 <= byte <= 0x7E for byte in value):
-                return str(value, "ascii")
+        sane = len(value) <= MAX_REQUEST_ID_CHARACTERS and all(0x20 <= b <= 0x7E for b in value)
+        if name == b"x-request-id" and value and sane:
+            return str(value, "ascii")
     return f"req-{uuid.uuid4().hex}"

@@ -13,12 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from caravan.api.answer import Answer, Dialect
-from caravan.api.body import prepared
+from caravan.api.body import json_response, prepared
 from caravan.api.choices import Choice, Choices
 from caravan.api.disconnect import unless_disconnected
 from caravan.api.sampling import completion_len, resolve, seeded
@@ -36,6 +35,7 @@ class Job:
 
     prompts: list[list[int]]
     submissions: list[tuple[list[int], Sampling]]
+    detokenizers: list[Detokenizer]  # one for each submission
     body: SamplingBody
     dialect: Dialect
 
@@ -63,12 +63,13 @@ def make_job(
         length = completion_len(max_tokens, default_max_tokens, len(prompt), max_model_len, param)
         sampling = resolve(service, body, length, logprobs)
         submissions += [(prompt, choice) for choice in seeded(sampling, body.seed, body.n)]
-    return Job(list(prompts.values()), submissions, body, dialect)
+    detokenizers = [
+        Detokenizer(service.tokenizer, body.stop, min_tokens=0) for _ in submissions
+    ]
+    return Job(list(prompts.values()), submissions, detokenizers, body, dialect)
 
 
-async def respond(
-    request: Request, prepare: Callable[[Service, dict[str, Any]], Job]
-) -> Response:
+async def respond(request: Request, prepare: Callable[[Service, dict[str, Any]], Job]) -> Response:
     """The answer to a request whose JSON object `prepare` turns into a job."""
     arrived_s = time.perf_counter()
     service = service_of(request)
@@ -88,26 +89,14 @@ async def respond(
         answer.choices.close()
 
 
-def json_response(value: object) -> Response:
-    """A 200 with a JSON body."""
-    return Response(msgspec.json.encode(value), media_type="application/json")
-
-
 def _start(service: Service, job: Job, arrived_s: float) -> Answer:
     ready = service.loaded()
     generations = service.engine.submit(job.submissions)
-    choices = Choices(
-        [
-            Choice(
-                index,
-                generation,
-                Detokenizer(service.tokenizer, job.body.stop, min_tokens=job.body.min_tokens),
-                service.metrics.start(arrived_s, len(prompt)),
-            )
-            for index, (generation, (prompt, _)) in enumerate(
-                zip(generations, job.submissions, strict=True)
-            )
-        ]
-    )
+    choices = [
+        Choice(index, generation, detokenizer, service.metrics.start(arrived_s, len(prompt)))
+        for index, (generation, detokenizer, (prompt, _)) in enumerate(
+            zip(generations, job.detokenizers, job.submissions, strict=True)
+        )
+    ]
     prompt_lens = [len(prompt) for prompt in job.prompts]
-    return Answer(job.dialect, choices, prompt_lens, service.model_name, ready.fingerprint)
+    return Answer(job.dialect, Choices(choices), prompt_lens, service.model_name, ready.fingerprint)

@@ -19,7 +19,8 @@ def resolve(
     """Everything but the seed, the model's own defaults put in. Raises InvalidValue."""
     vocab_size = service.loaded().vocab_size
     require_token_ids(body.stop_token_ids, vocab_size, "stop_token_ids")
-    require_token_ids(body.logit_bias.keys(), vocab_size, "logit_bias")
+    biases = {int(token_id): bias for token_id, bias in body.logit_bias.items()}
+    require_token_ids(biases.keys(), vocab_size, "logit_bias")
     if body.min_tokens > max_tokens:
         raise InvalidValue(
             f"`min_tokens` is {body.min_tokens}; it must be at most `max_tokens`, "
@@ -41,7 +42,7 @@ def resolve(
         repetition_penalty=body.repetition_penalty,
         frequency_penalty=body.frequency_penalty,
         presence_penalty=body.presence_penalty,
-        logit_bias=tuple(body.logit_bias.items()),
+        logit_bias=tuple(biases.items()),
         logprobs=logprobs,
     )
 

@@ -7,28 +7,39 @@
     ├── TokenizeBody      POST /tokenize
     └── DetokenizeBody    POST /detokenize
 
-Limits that depend on the loaded model (vocabulary, context) are checked in `sampling` and `prompts`.
+Limits that depend on the loaded model (vocabulary, context) are checked in `sampling`.
 `validation` turns what pydantic finds into errors of ours.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from caravan.api import parameters
 
 MAX_CHOICES = 128  # prompts * n of one request
 MAX_STOPS = 4
-MAX_STOP_CHARACTERS = 1024  # every stop string is held against the text after every token
+MAX_STOP_CHARACTERS = 256  # of each; every choice keeps an automaton of all of them
 MAX_BIASED_TOKENS = 1024
 MAX_STOP_TOKENS = 1024
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 # A penalty beyond these bounds makes infinities of ordinary fp32 logits.
 REPETITION_PENALTY_MIN, REPETITION_PENALTY_MAX = 0.01, 100.0
+
+T = TypeVar("T")
+Items = Annotated[list[T], FailFast()]  # one error is enough, however long the list
 
 
 def refuse(code: str, message: str, field: str | None = None) -> NoReturn:
@@ -37,7 +48,7 @@ def refuse(code: str, message: str, field: str | None = None) -> NoReturn:
     `message` continues the name of the field: "must be a string". `field` names a field inside the
     value that is being validated.
     """
-    raise PydanticCustomError(code, "{message}", {"message": message, "field": field})  # type: ignore[misc]
+    raise PydanticCustomError(code, "{message}", {"message": message, "field": field})
 
 
 class Body(BaseModel):
@@ -66,14 +77,12 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _token_biases(value: object) -> object:
-    """Keys of `logit_bias` as token ids; JSON has no integer keys."""
-    if not isinstance(value, dict):
-        refuse("invalid_type", "must be an object from token ids to numbers")
-    for key in value:
+def _token_keys(biases: dict[str, float]) -> dict[str, float]:
+    """JSON has no integer keys: each must be the one way to write its token id."""
+    for key in biases:
         if not (key.isascii() and key.isdigit() and len(key) <= 10 and str(int(key)) == key):
             refuse("invalid_value", "is not a token id", key)
-    return {int(key): bias for key, bias in value.items()}
+    return biases
 
 
 def _text_parts(value: object) -> object:
@@ -136,10 +145,8 @@ class MessageItem(Body):
     unsupported = parameters.MESSAGE
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[
-        list[TextPart] | None, BeforeValidator(_text_parts), FailFast(), Field(min_length=1)
-    ] = None
-    tool_calls: Annotated[list[ToolCallItem], FailFast()] = []
+    content: Annotated[Items[TextPart], Field(min_length=1), BeforeValidator(_text_parts)] = []
+    tool_calls: Items[ToolCallItem] = []
     tool_call_id: str | None = None
 
     @model_validator(mode="after")
@@ -150,7 +157,7 @@ class MessageItem(Body):
             refuse("invalid_value", "belongs to messages of role `tool`", "tool_call_id")
         if self.tool_call_id is None and self.role == "tool":
             refuse("missing_required_parameter", "is required for role `tool`", "tool_call_id")
-        if self.content is None and not self.tool_calls:
+        if not self.content and not self.tool_calls:
             refuse("missing_required_parameter", "is required", "content")
         return self
 
@@ -190,17 +197,16 @@ class SamplingBody(Body):
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     logit_bias: Annotated[
-        dict[int, Annotated[float, Field(ge=-100, le=100)]],
-        BeforeValidator(_token_biases),
+        dict[str, Annotated[float, Field(ge=-100, le=100)]],
         Field(max_length=MAX_BIASED_TOKENS),
+        AfterValidator(_token_keys),
     ] = {}
     stop: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]],
-        BeforeValidator(_listed),
-        FailFast(),
+        Items[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]],
         Field(max_length=MAX_STOPS),
+        BeforeValidator(_listed),
     ] = []
-    stop_token_ids: Annotated[list[int], FailFast(), Field(max_length=MAX_STOP_TOKENS)] = []
+    stop_token_ids: Annotated[Items[int], Field(max_length=MAX_STOP_TOKENS)] = []
     ignore_eos: bool = False
 
     @model_validator(mode="after")
@@ -215,7 +221,7 @@ class ChatBody(SamplingBody):
 
     unsupported = parameters.CHAT
 
-    messages: Annotated[list[MessageItem], FailFast(), Field(min_length=1)]
+    messages: Annotated[Items[MessageItem], Field(min_length=1)]
     max_completion_tokens: int | None = Field(None, ge=1, le=INT64_MAX)
     logprobs: bool = False
     top_logprobs: int = Field(0, ge=0, le=20)
@@ -249,13 +255,13 @@ class TokenizeBody(Body):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[MessageItem] | None, FailFast(), Field(min_length=1)] = None
+    messages: Annotated[Items[MessageItem], Field(min_length=1)] = []
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:
-        if self.prompt is None and self.messages is None:
+        if self.prompt is None and not self.messages:
             refuse("missing_required_parameter", "or `messages` is required", "prompt")
-        if self.prompt is not None and self.messages is not None:
+        if self.prompt is not None and self.messages:
             refuse("invalid_value", "and `messages` exclude each other", "prompt")
         return self
 
@@ -264,4 +270,4 @@ class DetokenizeBody(Body):
     """POST /detokenize."""
 
     model: str | None = None
-    tokens: Annotated[list[int], FailFast()]
+    tokens: Items[int]

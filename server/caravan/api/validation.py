@@ -58,7 +58,9 @@ def validated(model: type[AnyModel], body: object) -> AnyModel:
         return model.model_validate(body)
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
-        raise _request_error(found["type"], found["loc"], found.get("ctx", {}), found["input"]) from None
+        raise _request_error(
+            found["type"], found["loc"], found.get("ctx", {}), found["input"]
+        ) from None
 
 
 def shown(value: object) -> str:
@@ -114,7 +116,10 @@ def _request_error(
     if kind in CLASSES:
         field = context["field"]
         param = path(location if field is None else (*location, field))
-        return CLASSES[kind](f"`{param}` {context['message']}." if param else f"The body {context['message']}.", param=param or None)
+        return CLASSES[kind](
+            f"`{param}` {context['message']}." if param else f"The body {context['message']}.",
+            param=param or None,
+        )
     param = path(location)
     name = f"`{param}`" if param else "The body"
     if kind == "missing":
@@ -122,7 +127,9 @@ def _request_error(
     if kind in TYPES:
         if kind == "float_type" and type(value) is int:
             return InvalidValue(f"{name} is too large a number.", param=param)
-        return InvalidType(f"{name} must be {TYPES[kind]}, not {json_type(value)}.", param=param or None)
+        return InvalidType(
+            f"{name} must be {TYPES[kind]}, not {json_type(value)}.", param=param or None
+        )
     return InvalidValue(f"{name} {_complaint(kind, context, value)}.", param=param)
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-
-from rich.console import Console
-from rich.table import Table
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from caravan.cli.flags import Subparsers, add_flags, add_model, read
 from caravan.config import CacheConfig, EngineConfig, ModelConfig, SchedulerConfig
@@ -15,6 +14,10 @@ from caravan.model.footprint import Footprint, footprint
 from caravan.model.manifest import check_checkpoint
 from caravan.model.source import resolve_model
 
+if TYPE_CHECKING:
+    from caravan.worker.memory import CachePlan
+
+_LABEL_WIDTH = 18  # characters
 _CONTEXTS = (8192, 131_072, 1_048_576)  # tokens
 
 
@@ -50,39 +53,53 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if config.model.load_format == "auto" and any(directory.glob("*.safetensors")):
         check_checkpoint(directory, architecture)
-    table = Table("", "", box=None, show_header=False, pad_edge=False)
-    for label, value in (("model", str(directory)), *_rows(architecture, size, dtype)):
-        table.add_row(label, value)
-    console = Console(soft_wrap=True) if not sys.stdout.isatty() else Console()
-    console.print(table)
+    rows = [("model", str(directory)), *_rows(architecture, size, dtype)]
+    _show(rows)
+    device, plan = _plan(config, size)
+    num_bytes = plan.num_pages * size.layout.page_bytes
+    _show(
+        [
+            ("this machine", f"{device}, {_gib(num_bytes)} for the cache"),
+            ("longest context", f"{plan.max_model_len:,} tokens"),
+        ]
+    )
     return 0
 
 
-def _rows(architecture: Architecture, size: Footprint, dtype: str) -> list[tuple[str, str]]:
+def _plan(config: EngineConfig, size: Footprint) -> tuple[str, CachePlan]:
+    """The device of this machine, and the cache that the engine would make on it now."""
+    from caravan.worker.device import pick_device  # loads torch
+    from caravan.worker.memory import free_memory, plan_cache
+
+    device = pick_device(config.model.device)
+    return str(device), plan_cache(config, size, free_memory(config, device))
+
+
+def _show(rows: Iterable[tuple[str, str]]) -> None:
+    for label, value in rows:
+        sys.stdout.write(f"{label:<{_LABEL_WIDTH}} {value}\n")
+    sys.stdout.flush()
+
+
+def _rows(architecture: Architecture, size: Footprint, dtype: str) -> Iterator[tuple[str, str]]:
     num_chunked = sum(architecture.chunked)
-    num_moe = sum(architecture.moe)
-    rows = [
-        (
-            "layers",
-            f"{architecture.num_layers}: {num_chunked} chunked, "
-            f"{architecture.num_layers - num_chunked} full; {num_moe} with "
-            f"{architecture.num_experts} experts",
-        ),
-        ("parameters", f"{size.total_parameters:,}"),
-        (f"weights in {dtype}", _gib(size.total_weight_bytes)),
-        *((f"  {part}", _gib(num_bytes)) for part, num_bytes in size.weight_bytes.items()),
-        ("cache per token", f"{size.full_bytes_per_token:,} bytes for ever"),
-        (
-            f"  in the last {size.layout.chunk_len:,}",
-            f"{size.chunked_bytes_per_token:,} bytes more",
-        ),
-    ]
+    num_full = architecture.num_layers - num_chunked
+    layers = f"{architecture.num_layers}: {num_chunked} chunked, {num_full} full"
+    if num_moe := sum(architecture.moe):
+        layers += f"; {num_moe} with {architecture.num_experts} experts each"
+    yield "layers", layers
+    yield "parameters", f"{size.total_parameters:,}"
+    yield "weights", f"{_gib(size.total_weight_bytes)} in {dtype}"
+    for part, num_bytes in size.weight_bytes.items():
+        yield f"  {part}", _gib(num_bytes)
+    yield "cache", f"{size.full_bytes_per_token:,} bytes per token of the context"
+    chunk = f"{size.chunked_bytes_per_token:,} bytes per token of the current chunk"
+    yield "", f"{chunk}, at most {size.layout.chunk_len:,} tokens"
     longest = size.max_position_embeddings
     for context in (*(c for c in _CONTEXTS if c < longest), longest):
         cache_bytes = size.layout.pages_needed(context) * size.layout.page_bytes
         total = _gib(size.total_weight_bytes + cache_bytes)
-        rows.append((f"{context:,} tokens take", f"{_gib(cache_bytes)} of cache, {total} in all"))
-    return rows
+        yield f"{context:,} tokens", f"{_gib(cache_bytes)} of cache, {total} with the weights"
 
 
 def _gib(num_bytes: int) -> str:

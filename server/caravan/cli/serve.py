@@ -1,32 +1,19 @@
-"""`caravan serve`: from flags to a running server."""
+"""`caravan serve`: its flags, and the configuration that they give."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
-import shlex
-import socket
-import sys
-from pathlib import Path
 
-import uvloop
-from rich.console import Console
-
-from caravan import __version__, logs
-from caravan.api.app import create_app
+from caravan import logs
 from caravan.cli.flags import Subparsers, add_flags, add_model, read
-from caravan.cli.progress import StartDisplay
-from caravan.cli.server import Server, bound_socket
-from caravan.config import ApiConfig, CacheConfig, EngineConfig, ModelConfig, SchedulerConfig
-from caravan.engine.launch import EngineProcess
-from caravan.messages import Progress, Ready
-from caravan.model.source import resolve_model
-from caravan.text.defaults import GenerationDefaults
-from caravan.text.tokenizer import Tokenizer
-
-DEMO_NAME = "caravan-demo"
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # what listens everywhere, and how to reach it
+from caravan.config import (
+    ApiConfig,
+    CacheConfig,
+    EngineConfig,
+    ModelConfig,
+    SchedulerConfig,
+    ServeConfig,
+)
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -44,89 +31,13 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serves until a signal. Raises ConfigError."""
-    api = read(arguments, ApiConfig)
     engine = EngineConfig(
         model=read(arguments, ModelConfig),
         cache=read(arguments, CacheConfig),
         scheduler=read(arguments, SchedulerConfig),
     )
+    config = ServeConfig(engine=engine, api=read(arguments, ApiConfig))
     logs.configure("api")
-    with bound_socket(api.host, api.port) as listener:
-        return _serve(engine, api, listener)
+    from caravan.cli.serving import serve  # the web framework takes a second to import
 
-
-def served_name(model: str, name: str | None) -> str:
-    """The model's name in the API: what the user chose, the Hub id, or the directory's name.
-
-    >>> served_name("meta-llama/Llama-4-Scout", None)
-    'meta-llama/Llama-4-Scout'
-    """
-    if name is not None:
-        return name
-    if not model:
-        return DEMO_NAME
-    path = Path(model).expanduser()
-    return path.resolve().name if path.is_dir() else model
-
-
-def announcement(ready: Ready, model: str, url: str, *, needs_key: bool) -> str:
-    """What runs, in some lines, and a command that talks to it."""
-    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
-    curl = [f"curl {url}/v1/chat/completions"]
-    if needs_key:
-        curl.append('-H "Authorization: Bearer $API_KEY"')
-    curl.append("-H 'Content-Type: application/json'")
-    curl.append(f"-d {shlex.quote(json.dumps(body))}")
-    cache = f"{ready.num_pages} pages of {ready.page_bytes} bytes, {ready.block_len} tokens each"
-    return "\n".join(
-        [
-            f"Caravan {__version__} serves {model}",
-            f"  dtype    {ready.dtype} on {ready.device}",
-            f"  cache    {cache}",
-            f"  context  at most {ready.max_model_len} tokens",
-            f"  loaded   in {ready.load_s:.1f} s",
-            f"  URL      {url}/v1",
-            "",
-            "Try it:",
-            "  " + " ".join(curl),
-            "",
-        ]
-    )
-
-
-def _serve(config: EngineConfig, api: ApiConfig, listener: socket.socket) -> int:
-    directory = resolve_model(config.model.model)
-    tokenizer = Tokenizer.from_directory(directory)
-    defaults = GenerationDefaults.from_directory(directory)
-    name = served_name(config.model.model, api.served_model_name)
-    url = _url(api.host, listener)
-
-    async def serve() -> int:
-        def report(message: Progress | Ready) -> None:
-            if isinstance(message, Progress):
-                display.show(message)
-                return
-            display.close()
-            sys.stdout.write(announcement(message, name, url, needs_key=bool(api.api_key)))
-            sys.stdout.flush()
-
-        engine = EngineProcess(config, directory, api, report)
-        app = create_app(
-            engine=engine.client,
-            tokenizer=tokenizer,
-            defaults=defaults,
-            config=api,
-            model_name=name,
-        )
-        with StartDisplay(Console()) as display:
-            return await Server(app, listener, engine, api.shutdown_timeout).run()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve())
-
-
-def _url(host: str, listener: socket.socket) -> str:
-    """Where a client on this machine reaches the listener."""
-    host = _ANYWHERE.get(host, host)
-    port: int = listener.getsockname()[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return serve(config)

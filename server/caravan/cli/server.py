@@ -48,9 +48,10 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
+    reason = os.strerror(error.errno or 0)  # asyncio's own text repeats the address
     return ConfigError(
-        f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}; choose another address "
-        "with --host and --port (0: a free one)"
+        f"cannot listen on {host} port {port}: {reason}; choose another address with --host and "
+        "--port (0: a free one)"
     )
 
 

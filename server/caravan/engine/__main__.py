@@ -1,4 +1,4 @@
-"""`python -m caravan.engine ADDRESS`: the engine process. `launch.py` starts it."""
+"""`python -m caravan.engine ADDRESS PARENT_PID`: the engine process. `launch.py` starts it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _die_with_parent()
     logs.configure("engine")
-    (address,) = sys.argv[1:]
-    return loop.run(address, load_runner)
+    address, parent_pid = sys.argv[1:]
+    return loop.run(address, int(parent_pid), load_runner)
 
 
 if __name__ == "__main__":

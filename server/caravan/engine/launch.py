@@ -52,7 +52,7 @@ class EngineProcess:
                 self.client.connect(address, self._start)
                 # -P: the working directory is not a place to import from.
                 self._process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-P", "-m", "caravan.engine", address,
+                    sys.executable, "-P", "-m", "caravan.engine", address, str(os.getpid()),
                     stdin=asyncio.subprocess.DEVNULL,
                 )  # fmt: skip
                 await self._first_of(self.client.heard)

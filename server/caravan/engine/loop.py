@@ -32,20 +32,19 @@ from caravan.scheduling.scheduler import Scheduler
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_MS = 1000
-START_TIMEOUT_MS = 30_000  # the parent sends Start before this process exists
 
 Load = Callable[[EngineConfig, Path, Callable[[Progress], None]], Executor]
 
 
 class ParentGone(Exception):
-    """The API process has ended, or never spoke: nobody is left to work for."""
+    """The API process has ended: nobody is left to work for."""
 
 
 class Mailbox:
-    """The engine's end of the socket."""
+    """The engine's end of the socket. `parent_pid` is the API process."""
 
-    def __init__(self, address: str) -> None:
-        self._parent = os.getppid()
+    def __init__(self, address: str, parent_pid: int) -> None:
+        self._parent_pid = parent_pid
         self._context = zmq.Context[zmq.Socket[bytes]]()
         self._socket = wire.pair(self._context)
         self._socket.bind(address)
@@ -62,9 +61,9 @@ class Mailbox:
         self._context.destroy(linger=wire.LINGER_MS)
 
     def receive_start(self) -> wire.Start:
-        """The first message. Raises ParentGone if none comes."""
-        if not self._socket.poll(START_TIMEOUT_MS):
-            raise ParentGone
+        """The first message. Raises ParentGone if the API process has ended."""
+        while not self._socket.poll(HEARTBEAT_MS):
+            self._check_parent()
         return wire.decode_start(self._socket.recv())
 
     def receive(self, wait_ms: int) -> list[ToEngine]:
@@ -79,8 +78,8 @@ class Mailbox:
                 messages.append(wire.decode_to_engine(self._socket.recv(zmq.NOBLOCK)))
             except zmq.Again:
                 break
-        if not messages and os.getppid() != self._parent:
-            raise ParentGone
+        if not messages:
+            self._check_parent()
         return messages
 
     def send(self, message: FromEngine) -> None:
@@ -89,6 +88,10 @@ class Mailbox:
             self._socket.send(wire.encode(message), zmq.NOBLOCK)
         except zmq.Again:
             logger.debug("nobody listens; dropped %s", type(message).__name__)
+
+    def _check_parent(self) -> None:
+        if os.getppid() != self._parent_pid:
+            raise ParentGone
 
 
 def serve(engine: Engine, mailbox: Mailbox) -> None:
@@ -129,12 +132,12 @@ def start(mailbox: Mailbox, load: Load) -> Engine:
     return engine
 
 
-def run(address: str, load: Load) -> int:
-    """The life of the engine process. Returns its exit status.
+def run(address: str, parent_pid: int, load: Load) -> int:
+    """The life of the engine process; `parent_pid` is the API process. Returns its exit status.
 
     0: told to stop, or the API process is gone. 2: a ConfigError, whose message was sent. 1: a bug.
     """
-    with Mailbox(address) as mailbox:
+    with Mailbox(address, parent_pid) as mailbox:
         try:
             serve(start(mailbox, load), mailbox)
         except ParentGone:

@@ -78,8 +78,10 @@ def _read_indexed(directory: Path, index: Path) -> dict[str, StoredTensor]:
     section = Section(read_object(index), f"{index}: ").section("weight_map")
     shard_of: dict[str, str] = {}
     for name, shard in section.values.items():
-        if not isinstance(shard, str) or Path(shard).name != shard or not shard:
-            raise section.refuse(name, "it must be the name of a file in the same directory")
+        if not (
+            isinstance(shard, str) and Path(shard).name == shard and shard.endswith(".safetensors")
+        ):
+            raise section.refuse(name, "it must be the name of a *.safetensors file beside it")
         shard_of[name] = shard
     shards = sorted(set(shard_of.values()))
     absent = [shard for shard in shards if not (directory / shard).exists()]
@@ -118,7 +120,7 @@ def _tensors(file: Path) -> Iterator[StoredTensor]:
             f"{file} is damaged or incomplete; download it again (in a git clone: git lfs pull)"
         ) from error
     except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
 
 
 def abridged(items: list[str], most: int = 5) -> str:

@@ -68,9 +68,10 @@ def _copy(
         target.copy_(handle.get_tensor(stored.name))  # type: ignore[no-untyped-call]
         return
     experts = handle.get_slice(stored.name)  # type: ignore[no-untyped-call]
+    # Torch transposes fast between two whole matrices of one type on one device only.
+    scratch = torch.empty_like(target[0].T, memory_format=torch.contiguous_format)
     for expert, matrix in enumerate(target):
-        # Torch transposes fast between two whole matrices of one type on one device.
-        matrix.copy_(experts[expert].to(matrix.device).to(matrix.dtype).T)
+        matrix.copy_(scratch.copy_(experts[expert]).T)
 
 
 @torch.no_grad()

@@ -32,13 +32,8 @@ class PageTables:
         self._full: list[int] = []
         self._chunked: list[int] = []
         self._ended: list[int] = []
-        self._open = 0
+        self._open = 0  # tokens that follow without a new page, inside the chunk
         self.num_tokens = 0
-
-    @property
-    def num_pages(self) -> int:
-        """Pages held, those of ended chunks included."""
-        return len(self._full) + len(self._chunked) + len(self._ended)
 
     @property
     def chunk_ended(self) -> bool:

@@ -33,8 +33,8 @@ from caravan.scheduling.page_tables import PageTables
 from caravan.scheduling.request import Request
 from caravan.scheduling.step_draft import StepDraft
 
-# Free blocks per running request that an admission leaves. On a full pool of random chats, 2 bring
-# the tokens computed again after preemptions from 38 % to 7 % of all, in 0.5 % more steps.
+# Free blocks per running request that an admission leaves. 400 random chats on 20000 pages compute
+# 38 % of their tokens again after preemptions with 0, 7 % with 2; 4 blocks cost 2 % more steps.
 HEADROOM_BLOCKS = 2
 
 
@@ -129,7 +129,7 @@ class Scheduler:
         assert len(self._running) <= self._config.max_num_seqs, len(self._running)
 
     def _advance(self, request: Request, draft: StepDraft) -> None:
-        """Plans a running request's next tokens, if need be in the place of younger requests."""
+        """Plans a running request's next tokens, on the pages of younger requests if need be."""
         while not draft.advance(request) and not draft.chunk_ends:
             rid, youngest = next(reversed(self._running.items()))
             if youngest is request:

@@ -20,13 +20,12 @@ class StepDraft:
     def advance(self, request: Request) -> bool:
         """Plans as many of the request's tokens as the budget and the free pages allow.
 
-        False: there is budget for the next token, but no page, and none is planned.
+        False: the pages ended first.
         """
-        budget = self.budget
         while wanted := min(self.budget, request.num_missing):
             length = request.tables.room(wanted)
             if not length:
-                return self.budget < budget
+                return False
             self._add(request, length)
         return True
 

@@ -18,8 +18,6 @@ from collections.abc import Iterable
 from caravan.text.stop_strings import StopMatcher
 from caravan.text.tokenizer import Tokenizer
 
-_BROKEN = "\N{REPLACEMENT CHARACTER}"
-
 
 class Detokenizer:
     """Detokenises one completion.
@@ -83,8 +81,9 @@ class Detokenizer:
             self._close()
 
     def _break_character(self) -> None:
+        broken = self._incomplete.decode(errors="replace")
         self._incomplete = b""
-        self._append(_BROKEN)
+        self._append(broken)
         self._close()
 
     def _append(self, text: str) -> None:

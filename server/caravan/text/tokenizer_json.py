@@ -67,10 +67,11 @@ def read_tokenizer_json(path: Path) -> Vocabulary:
     pattern = _pattern(content.pre_tokenizer, path)
     special_ids = _special_ids(content.added_tokens, path)
     ids = _ordinary_ids(content.model, special_ids, path)
+    vocabulary = Vocabulary(path, _ranks(ids, path), special_ids, pattern)
     conflict = merge_conflict(ids, content.model.merges, ignore_merges=content.model.ignore_merges)
     if conflict:
         raise CheckpointError(f"{path}: the merges disagree with the ids: {conflict}")
-    return Vocabulary(path, _ranks(ids, path), special_ids, pattern)
+    return vocabulary
 
 
 def _pattern(pre_tokenizer: _PreTokenizer | None, path: Path) -> str:

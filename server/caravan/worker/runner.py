@@ -10,13 +10,13 @@ import torch
 
 import caravan
 from caravan.config import EngineConfig
-from caravan.errors import ConfigError
-from caravan.messages import Progress, StepPlan, StepResult
+from caravan.messages import Admission, Progress, Sampling, Segment, StepPlan, StepResult
 from caravan.model.architecture import Architecture
 from caravan.model.footprint import footprint
 from caravan.model.llama4 import Llama4
 from caravan.model.weights import fill_dummy, load_weights
 from caravan.worker.batch import build_step
+from caravan.worker.device import pick_device
 from caravan.worker.kv_cache import allocate_arena, layer_caches
 from caravan.worker.memory import free_memory, plan_cache
 from caravan.worker.requests import RequestState
@@ -30,7 +30,7 @@ class Runner:
         self, config: EngineConfig, directory: Path, report: Callable[[Progress], None]
     ) -> None:
         architecture = Architecture.from_directory(directory)
-        device = torch.device(_device_name(config.model.device))
+        device = pick_device(config.model.device)
         dtype_name = architecture.dtype if config.model.dtype == "auto" else config.model.dtype
         dtype: torch.dtype = getattr(torch, dtype_name)
         size = footprint(architecture, dtype=dtype_name, block_len=config.cache.block_size)
@@ -51,6 +51,9 @@ class Runner:
         self._caches = layer_caches(architecture, self.layout, arena)
         self._requests: dict[int, RequestState] = {}
         self._sampler = Sampler(architecture.vocab_size, device)
+        report(Progress("warm-up", 0, 1, "steps"))
+        self._warm_up()
+        report(Progress("warm-up", 1, 1, "steps"))
 
     def _load(
         self, config: EngineConfig, directory: Path, report: Callable[[Progress], None]
@@ -65,6 +68,15 @@ class Runner:
             self._model.architecture,
             lambda done, total: report(Progress("weights", done, total, "bytes")),
         )
+
+    def _warm_up(self) -> None:
+        """One token through everything that is compiled, so that no user waits for it."""
+        rid, blocks = -1, range(self.layout.pages_held(1))
+        request = Admission(rid, [0], 1, Sampling(max_tokens=1, temperature=0.0))
+        full = list(blocks[: self.layout.full_slices])
+        chunked = list(blocks[self.layout.full_slices :])
+        self.run(StepPlan(0, [], [request], [Segment(rid, 0, 1, full, chunked, samples=True)]))
+        self.run(StepPlan(0, [rid], [], []))
 
     def run(self, plan: StepPlan) -> StepResult:
         """Releases, admits and computes; one entry per sampling segment, in the plan's order."""
@@ -83,14 +95,6 @@ class Runner:
         for each in sampled:
             self._requests[each.rid].append_token(each.token)
         return StepResult(sampled)
-
-
-def _device_name(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device is cuda and PyTorch finds no GPU; use --device cpu")
-    return name
 
 
 def _fingerprint(architecture: Architecture, directory: Path, dtype: str, device: str) -> str:

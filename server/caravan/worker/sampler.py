@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import torch
-from caravan_kernels import sampling as kernels
 from torch import Tensor
 
 from caravan.messages import Admission, Sampled, Sampling, TokenLogprobs
+from caravan_kernels import sampling as kernels
 
 
 class Sampler:
@@ -45,6 +45,7 @@ class Sampler:
         """
         expected = (len(rids), self._vocab_size)
         assert logits_SV.shape == expected, (logits_SV.shape, expected)
+        assert logits_SV.dtype == torch.float32, logits_SV.dtype
         if not rids:
             return []
         requests = [self._requests[rid] for rid in rids]

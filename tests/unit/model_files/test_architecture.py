@@ -161,9 +161,7 @@ def test_temperature_tuning_off(off: object) -> None:
 
 
 def test_head_sizes_that_follow_from_others() -> None:
-    model = small(
-        hidden_size=96, num_attention_heads=6, num_key_value_heads=None, head_dim=None
-    )
+    model = small(hidden_size=96, num_attention_heads=6, num_key_value_heads=None, head_dim=None)
     assert (model.num_kv_heads, model.head_dim) == (6, 16)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from caravan.kv_layout import KVLayout
 from caravan.messages import Admission, Sampled, Segment, StepPlan, StepResult
 
-VOCABULARY = 50
+VOCABULARY = 100
 
 Cell = tuple[int, int, int]  # rid, position, token
 

@@ -38,7 +38,7 @@ class Traffic:
             slice_layers=1,
             page_bytes=1,
         )
-        self.longest = rng.randint(2, 60)
+        self.longest = rng.choice([rng.randint(2, 60), 60])
         self.prompt_share = rng.choice([0.2, 0.2, 1.0])
         self.num_pages = self.layout.pages_needed(self.longest) + rng.choice([0, 1, 20, 60])
         self.config = SchedulerConfig(
@@ -64,7 +64,7 @@ class Traffic:
             Sampling(
                 max_tokens=total - num_prompt,
                 stop_token_ids=tuple(
-                    self.random.sample(range(VOCABULARY), self.random.randint(0, 2))
+                    self.random.sample(range(VOCABULARY), self.random.choice([0, 0, 2]))
                 ),
             ),
         )
@@ -144,10 +144,10 @@ class Traffic:
 
 
 def run_traffic(seed: int) -> Traffic:
-    """60 steps of arrivals and aborts, then on until all is done."""
+    """50 steps of arrivals and aborts, then on until all is done."""
     traffic = Traffic(seed)
-    rate = traffic.random.choice([0.2, 0.5, 2.0])
-    for _ in range(60):
+    rate = traffic.random.choice([0.2, 0.5, 1.0])
+    for _ in range(50):
         for _ in range(int(rate + traffic.random.random())):
             traffic.arrive()
         if traffic.arrived and traffic.random.random() < 0.1:
@@ -163,8 +163,8 @@ def run_traffic(seed: int) -> Traffic:
     return traffic
 
 
-@pytest.mark.parametrize("first_seed", range(0, 100, 20))
+@pytest.mark.parametrize("first_seed", range(0, 60, 12))
 def test_random_traffic_is_served_exactly(first_seed: int) -> None:
-    runs = [run_traffic(seed) for seed in range(first_seed, first_seed + 20)]
+    runs = [run_traffic(seed) for seed in range(first_seed, first_seed + 12)]
     assert sum(run.scheduler.stats().preemptions for run in runs) > 10
     assert sum(len(run.aborted) for run in runs) > 20

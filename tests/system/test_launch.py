@@ -23,7 +23,7 @@ from caravan.errors import ConfigError, EngineDead
 from caravan.messages import Sampling
 
 TIMEOUT_S = 20
-TESTS = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[1]
 
 SCRIPT = """#!{python}
 import sys
@@ -38,7 +38,7 @@ from fake_executor import FakeExecutor
 def load(config, directory, report):
 {load}
 
-sys.exit(loop.run(sys.argv[4], load))
+sys.exit(loop.run(sys.argv[4], int(sys.argv[5]), load))
 """
 
 STUCK = "return FakeExecutor(before_run=lambda plan: plan.step == 1 and signal.pause())"
@@ -54,7 +54,7 @@ def engine_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[st
             SCRIPT.format(python=sys.executable, tests=str(TESTS), load=f"    {load}")
         )
         script.chmod(0o755)
-        monkeypatch.setattr(launch.sys, "executable", str(script))
+        monkeypatch.setattr(sys, "executable", str(script))
         return EngineProcess(EngineConfig(), tmp_path, ApiConfig())
 
     return prepare

@@ -1,0 +1,52 @@
+"""POST /tokenize and /detokenize: the tokens that a request would have, and their text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from caravan.api.answer import Json
+from caravan.api.body import json_response, prepared
+from caravan.api.chat import message
+from caravan.api.sampling import require_token_ids
+from caravan.api.schema import DetokenizeBody, TokenizeBody
+from caravan.api.service import Service, service_of
+from caravan.api.validation import validated
+from caravan.text.prompt import render_chat, render_completion
+
+router = APIRouter()
+
+
+@router.post("/tokenize")
+async def tokenize(request: Request) -> Response:
+    """A prompt's tokens as /v1/completions reads it, or those of a conversation as chat does."""
+    service = service_of(request)
+    return json_response(await prepared(request, lambda body: _tokens(service, body)))
+
+
+@router.post("/detokenize")
+async def detokenize(request: Request) -> Response:
+    """The text of tokens; special ones have none."""
+    service = service_of(request)
+    return json_response(await prepared(request, lambda body: _text(service, body)))
+
+
+def _tokens(service: Service, json_body: dict[str, Any]) -> Json:
+    body = validated(TokenizeBody, json_body)
+    service.require_model(body.model)
+    max_model_len = service.loaded().max_model_len
+    if body.prompt is not None:
+        tokens = render_completion(service.tokenizer, body.prompt)
+    else:
+        tokens = render_chat(service.tokenizer, map(message, body.messages))
+    return {"tokens": tokens, "count": len(tokens), "max_model_len": max_model_len}
+
+
+def _text(service: Service, json_body: dict[str, Any]) -> Json:
+    body = validated(DetokenizeBody, json_body)
+    service.require_model(body.model)
+    require_token_ids(body.tokens, service.tokenizer.vocab_size, "tokens")
+    return {"prompt": service.tokenizer.decode(body.tokens)}

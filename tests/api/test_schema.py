@@ -1,0 +1,281 @@
+"""Every field is obeyed or refused by name, with one short error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from api.conftest import MODEL
+from api.fake_engine import FakeEngine
+
+USER = {"role": "user", "content": "Hi"}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+MISSING, TYPE, VALUE = "missing_required_parameter", "invalid_type", "invalid_value"
+UNKNOWN, UNSUPPORTED = "unknown_parameter", "unsupported_parameter"
+
+
+async def error_of(http: httpx.AsyncClient, path: str, body: object) -> dict[str, Any]:
+    response = await http.post(path, json=body)
+    assert response.status_code == 400, response.text
+    error = response.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert len(error["message"]) < 400
+    assert isinstance(error, dict)
+    return error
+
+
+# (fields beside model and messages, code, param, part of the message)
+SHARED = [
+    ({"n": 0}, VALUE, "n", "is 0; it must be at least 1"),
+    ({"n": 129}, VALUE, "n", "is 129; it must be at most 128"),
+    ({"n": True}, TYPE, "n", "must be an integer, not a boolean"),
+    ({"n": "1"}, TYPE, "n", "must be an integer, not a string"),
+    ({"n": 1.0}, TYPE, "n", "must be an integer, not a number"),
+    ({"max_tokens": 0}, VALUE, "max_tokens", "is 0; it must be at least 1"),
+    ({"max_tokens": 10**300}, VALUE, "max_tokens", "at most 9223372036854775807"),
+    ({"min_tokens": -1}, VALUE, "min_tokens", "at least 0"),
+    ({"min_tokens": 5, "max_tokens": 4}, VALUE, "min_tokens", "at most `max_tokens`, which is 4"),
+    ({"temperature": -0.1}, VALUE, "temperature", "is -0.1; it must be at least 0"),
+    ({"temperature": 2.1}, VALUE, "temperature", "is 2.1; it must be at most 2"),
+    ({"temperature": False}, TYPE, "temperature", "must be a number, not a boolean"),
+    ({"temperature": 10**400}, VALUE, "temperature", "too large"),
+    ({"top_p": 0}, VALUE, "top_p", "is 0; it must be above 0"),
+    ({"top_p": 1.01}, VALUE, "top_p", "at most 1"),
+    ({"top_k": -2}, VALUE, "top_k", "at least -1"),
+    ({"min_p": 1.5}, VALUE, "min_p", "at most 1"),
+    ({"seed": 2**63}, VALUE, "seed", "at most 9223372036854775807"),
+    ({"seed": -(2**63) - 1}, VALUE, "seed", "at least -9223372036854775808"),
+    ({"seed": 1.5}, TYPE, "seed", "must be an integer"),
+    ({"repetition_penalty": 0}, VALUE, "repetition_penalty", "at least 0.01"),
+    ({"frequency_penalty": 2.5}, VALUE, "frequency_penalty", "at most 2"),
+    ({"presence_penalty": -2.5}, VALUE, "presence_penalty", "at least -2"),
+    ({"logit_bias": []}, TYPE, "logit_bias", "must be an object"),
+    ({"logit_bias": {"x": 1}}, VALUE, "logit_bias.x", "is not a token id"),
+    ({"logit_bias": {"05": 1}}, VALUE, "logit_bias.05", "is not a token id"),
+    ({"logit_bias": {"-5": 1}}, VALUE, "logit_bias.-5", "is not a token id"),
+    ({"logit_bias": {"٣": 1}}, VALUE, "logit_bias.٣", "is not a token id"),
+    ({"logit_bias": {"9" * 5000: 1}}, VALUE, None, "is not a token id"),
+    ({"logit_bias": {"264": 1}}, VALUE, "logit_bias", "the token id 264; ids go from 0 to 263"),
+    ({"logit_bias": {"5": 101}}, VALUE, "logit_bias.5", "is 101; it must be at most 100"),
+    ({"logit_bias": {"5": None}}, TYPE, "logit_bias.5", "must be a number, not null"),
+    ({"stop": 5}, TYPE, "stop", "must be a string or a list of strings"),
+    ({"stop": ""}, VALUE, "stop[0]", "has 0 characters; it must have at least 1"),
+    ({"stop": ["a", ""]}, VALUE, "stop[1]", "has 0 characters; it must have at least 1"),
+    ({"stop": ["a", None]}, TYPE, "stop[1]", "must be a string, not null"),
+    ({"stop": list("abcde")}, VALUE, "stop", "has 5 entries; it must have at most 4"),
+    ({"stop": "x" * 257}, VALUE, "stop[0]", "has 257 characters; it must have at most 256"),
+    ({"stop_token_ids": [5, 264]}, VALUE, "stop_token_ids", "the token id 264"),
+    ({"stop_token_ids": [-1]}, VALUE, "stop_token_ids", "the token id -1"),
+    ({"stop_token_ids": ["5"]}, TYPE, "stop_token_ids[0]", "must be an integer"),
+    ({"stop_token_ids": 5}, TYPE, "stop_token_ids", "must be a list, not an integer"),
+    ({"ignore_eos": 1}, TYPE, "ignore_eos", "must be true or false, not an integer"),
+    ({"stream": "true"}, TYPE, "stream", "must be true or false, not a string"),
+    ({"stream_options": {}}, VALUE, "stream_options", "only allowed when `stream` is true"),
+    ({"stream": True, "stream_options": []}, TYPE, "stream_options", "must be an object"),
+    (
+        {"stream": True, "stream_options": {"foo": 1}},
+        UNKNOWN, "stream_options.foo", "not a known field",
+    ),
+    (
+        {"stream": True, "stream_options": {"include_obfuscation": True}},
+        UNSUPPORTED, "stream_options.include_obfuscation", "send false",
+    ),
+    ({"model": 5}, TYPE, "model", "must be a string"),
+    ({"model": None}, MISSING, "model", "is required"),
+    ({"user": "me"}, UNSUPPORTED, "user", "is not supported by this server"),
+    ({"guided_json": {}}, UNKNOWN, "guided_json", "is not a known field"),
+    ({"x" * 1000: 1}, UNKNOWN, "x" * 61 + "...", "is not a known field"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["chat", "completions"])
+@pytest.mark.parametrize(("fields", "code", "param", "part"), SHARED)
+async def test_shared_fields(
+    http: httpx.AsyncClient,
+    engine: FakeEngine,
+    kind: str,
+    fields: dict[str, Any],
+    code: str,
+    param: str | None,
+    part: str,
+) -> None:
+    path = "/v1/chat/completions" if kind == "chat" else "/v1/completions"
+    base = {"messages": [USER]} if kind == "chat" else {"prompt": "Hi"}
+    error = await error_of(http, path, {"model": MODEL, **base, **fields})
+    assert error["code"] == code
+    assert error["param"] == param or param is None
+    assert part in error["message"]
+    assert not engine.submits
+
+
+CHAT = [
+    ({"messages": None}, MISSING, "messages"),
+    ({"messages": []}, VALUE, "messages"),
+    ({"messages": "Hi"}, TYPE, "messages"),
+    ({"messages": ["Hi"]}, TYPE, "messages[0]"),
+    ({"messages": [USER, {"content": "Hi"}]}, MISSING, "messages[1].role"),
+    ({"messages": [{"role": "function", "content": "x"}]}, VALUE, "messages[0].role"),
+    ({"messages": [{"role": ["user"], "content": "x"}]}, VALUE, "messages[0].role"),
+    ({"messages": [{"role": "user"}]}, MISSING, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": None}]}, MISSING, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": 5}]}, TYPE, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": []}]}, VALUE, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": ["x"]}]}, TYPE, "messages[0].content[0]"),
+    ({"messages": [{**USER, "foo": 1}]}, UNKNOWN, "messages[0].foo"),
+    ({"messages": [{**USER, "name": "me"}]}, UNSUPPORTED, "messages[0].name"),
+    ({"messages": [{**USER, "tool_calls": [CALL]}]}, VALUE, "messages[0].tool_calls"),
+    ({"messages": [{**USER, "tool_call_id": "c"}]}, VALUE, "messages[0].tool_call_id"),
+    ({"messages": [{"role": "tool", "content": "x"}]}, MISSING, "messages[0].tool_call_id"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+        MISSING, "messages[0].content[0].text",
+    ),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "foo": 1}]}]},
+        UNKNOWN, "messages[0].content[0].foo",
+    ),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        UNSUPPORTED, "messages[0].content[0].image_url",
+    ),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "video", "text": "x"}]}]},
+        VALUE, "messages[0].content[0].type",
+    ),
+    (
+        {"messages": [{"role": "assistant", "tool_calls": [{**CALL, "type": "custom"}]}]},
+        VALUE, "messages[0].tool_calls[0].type",
+    ),
+    (
+        {"messages": [{"role": "assistant", "tool_calls": [{**CALL, "custom": {}}]}]},
+        UNSUPPORTED, "messages[0].tool_calls[0].custom",
+    ),
+    (
+        {"messages": [{"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f"}}]}]},
+        MISSING, "messages[0].tool_calls[0].function.arguments",
+    ),
+    ({"max_completion_tokens": 3, "max_tokens": 4}, VALUE, "max_tokens"),
+    ({"max_completion_tokens": 0}, VALUE, "max_completion_tokens"),
+    ({"logprobs": 1}, TYPE, "logprobs"),
+    ({"top_logprobs": 1}, VALUE, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, VALUE, "top_logprobs"),
+    ({"tools": []}, UNSUPPORTED, "tools"),
+    ({"response_format": {"type": "text"}}, UNSUPPORTED, "response_format"),
+    ({"prompt": "x"}, UNKNOWN, "prompt"),
+    ({"echo": True}, UNKNOWN, "echo"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "code", "param"), CHAT)
+async def test_chat_fields(
+    http: httpx.AsyncClient, fields: dict[str, Any], code: str, param: str
+) -> None:
+    body = {"model": MODEL, "messages": [USER], **fields}
+    error = await error_of(http, "/v1/chat/completions", body)
+    assert (error["code"], error["param"]) == (code, param)
+    assert f"`{param}`" in error["message"]
+
+
+COMPLETIONS = [
+    ({"prompt": None}, MISSING, "prompt"),
+    ({"prompt": 5}, TYPE, "prompt"),
+    ({"prompt": {}}, TYPE, "prompt"),
+    ({"prompt": []}, VALUE, "prompt"),
+    ({"prompt": [[]]}, VALUE, "prompt[0]"),
+    ({"prompt": ["a", []]}, VALUE, "prompt[1]"),
+    ({"prompt": ["a", 5]}, TYPE, "prompt[1]"),
+    ({"prompt": [5, "a"]}, TYPE, "prompt[0]"),
+    ({"prompt": [True]}, TYPE, "prompt[0]"),
+    ({"prompt": [[1, 2.5]]}, TYPE, "prompt[0]"),
+    ({"prompt": [None]}, TYPE, "prompt[0]"),
+    ({"prompt": [264]}, VALUE, "prompt"),
+    ({"prompt": [10**30]}, VALUE, "prompt"),
+    ({"prompt": [[1], [-1]]}, VALUE, "prompt[1]"),
+    ({"prompt": ["a"] * 129}, VALUE, "n"),
+    ({"prompt": ["a"] * 2, "n": 65}, VALUE, "n"),
+    ({"logprobs": 6}, VALUE, "logprobs"),
+    ({"logprobs": True}, TYPE, "logprobs"),
+    ({"echo": False}, UNSUPPORTED, "echo"),
+    ({"suffix": "x"}, UNSUPPORTED, "suffix"),
+    ({"best_of": 1}, UNSUPPORTED, "best_of"),
+    ({"messages": [USER]}, UNKNOWN, "messages"),
+    ({"max_completion_tokens": 5}, UNKNOWN, "max_completion_tokens"),
+]
+
+
+@pytest.mark.parametrize(("fields", "code", "param"), COMPLETIONS)
+async def test_completion_fields(
+    http: httpx.AsyncClient, fields: dict[str, Any], code: str, param: str
+) -> None:
+    error = await error_of(http, "/v1/completions", {"model": MODEL, "prompt": "Hi", **fields})
+    assert (error["code"], error["param"]) == (code, param)
+
+
+async def test_null_is_absent(http: httpx.AsyncClient, engine: FakeEngine) -> None:
+    """Whatever the field, known or not: some clients send every one they know."""
+    names = ["max_tokens", "n", "stop", "seed", "logit_bias", "stream_options", "tools", "whatever"]
+    message = {**USER, "name": None, "tool_calls": None, "tool_call_id": None}
+    response = await http.post(
+        "/v1/chat/completions",
+        json={"model": MODEL, "messages": [message], **dict.fromkeys(names)},
+    )
+    assert response.status_code == 200, response.text
+    assert engine.sampling.temperature == 1.0
+
+
+async def test_large_values_are_not_echoed(http: httpx.AsyncClient) -> None:
+    for fields in ({"stop": ["x" * 100_000]}, {"messages": [{"role": "x" * 100_000}]}):
+        error = await error_of(
+            http, "/v1/chat/completions", {"model": MODEL, "messages": [USER], **fields}
+        )
+        assert "xxxxxxxxx" * 10 not in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "requested", "prompt", "completion"),
+    [
+        ({"prompt": [1] * 100, "max_tokens": 101}, 201, 100, 101),
+        ({"prompt": [1] * 200}, 201, 200, 1),
+        ({"prompt": [1] * 250}, 251, 250, 1),
+    ],
+)
+async def test_too_long_for_the_context(
+    http: httpx.AsyncClient, body: dict[str, Any], requested: int, prompt: int, completion: int
+) -> None:
+    error = await error_of(http, "/v1/completions", {"model": MODEL, **body})
+    assert error["code"] == "context_length_exceeded"
+    assert error["param"] == "prompt"
+    assert error["message"] == (
+        f"This model's maximum context length is 200 tokens. However, you requested {requested} "
+        f"tokens ({prompt} in the prompt, {completion} in the completion). Please reduce the "
+        "length of the prompt or completion."
+    )
+
+
+async def test_chat_too_long_for_the_context(http: httpx.AsyncClient) -> None:
+    messages = [{"role": "user", "content": "x" * 300}]
+    error = await error_of(
+        http, "/v1/chat/completions", {"model": MODEL, "messages": messages, "max_tokens": 7}
+    )
+    assert error["code"] == "context_length_exceeded"
+    assert "This model's maximum context length is 200 tokens. However, you" in error["message"]
+    assert "in the messages, 7 in the completion)" in error["message"]
+
+
+async def test_the_whole_context_can_be_used(http: httpx.AsyncClient, engine: FakeEngine) -> None:
+    body = {"model": MODEL, "prompt": [1] * 100, "max_tokens": 100}
+    assert (await http.post("/v1/completions", json=body)).status_code == 200
+    assert engine.sampling.max_tokens == 100
+
+
+async def test_wrong_model(http: httpx.AsyncClient) -> None:
+    body = {"model": "gpt-\n" + "x" * 200, "prompt": "Hi"}
+    response = await http.post("/v1/completions", json=body)
+    assert response.status_code == 404
+    error = response.json()["error"]
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+    assert MODEL in error["message"]
+    assert "\n" not in error["message"]
+    assert "x" * 100 not in error["message"]

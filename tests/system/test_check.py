@@ -1,0 +1,69 @@
+"""`caravan check` and the command's own edges, in real processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import caravan
+from caravan.model.source import resolve_model
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "caravan", *arguments], capture_output=True, text=True, timeout=120
+    )
+
+
+def rows(output: str) -> dict[str, str]:
+    return {line[:18].strip(): line[19:] for line in output.splitlines()}
+
+
+def test_check_shows_what_the_demo_takes() -> None:
+    result = run("check", "--device", "cpu", "--kv-cache-memory-bytes", str(2**20))
+    assert result.returncode == 0, result
+    assert result.stderr == ""
+    table = rows(result.stdout)
+    assert table["model"] == str(resolve_model(""))
+    assert table["layers"].startswith("8: 6 chunked, 2 full; 8 with 4 experts")
+    # Two full layers, two key heads of 32, keys and values, four bytes: 1024 per token.
+    assert table["cache"].startswith("1,024 bytes per token")
+    assert table["this machine"] == "cpu, 0.001 GiB for the cache"
+    # 64 pages of 16 tokens x 2 layers; 3 x 16 hold a chunk of 256 tokens, 16 blocks are left.
+    assert table["longest context"] == "256 tokens"
+
+
+def test_check_refuses_what_serve_refuses() -> None:
+    result = run("check", "--device", "cpu", "--max-model-len", "1000000")
+    assert result.returncode == 2
+    assert "8,192 tokens" in result.stdout, "the table comes first"
+    assert result.stderr == (
+        "caravan: error: --max-model-len is 1000000; the model was made for at most 8192\n"
+    )
+
+
+def test_check_compares_the_files_with_the_configuration(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(resolve_model(""), model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"vocab_size": 300}))
+    result = run("check", str(model))
+    assert result.returncode == 2
+    assert "does not fit its config.json" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_version_and_help() -> None:
+    assert run("--version").stdout == f"caravan {caravan.__version__}\n"
+    assert "COMMAND" in run("--help").stdout
+
+
+def test_no_command_and_an_unknown_one_are_one_line() -> None:
+    for arguments in ([], ["fly"], ["serve", "--fly"]):
+        result = run(*arguments)
+        assert result.returncode == 2
+        assert result.stderr.count("\n") == 1
+        assert result.stderr.startswith("caravan")
