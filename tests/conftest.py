@@ -21,7 +21,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
     """`tiny_llama4.write_checkpoint` without a directory; equal arguments give the same one."""
     written: dict[str, Path] = {}
 
-    def make(variant: str = "scout", **arguments: Any) -> Path:  # noqa: ANN401
+    def make(variant: str = "scout", **arguments: Any) -> Path:
         from tiny_llama4 import write_checkpoint
 
         key = json.dumps([variant, arguments], sort_keys=True)

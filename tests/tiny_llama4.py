@@ -162,7 +162,7 @@ def write_checkpoint(
     return directory
 
 
-def load_oracle(directory: Path) -> Any:  # noqa: ANN401 (transformers has no types)
+def load_oracle(directory: Path) -> Any:
     """Transformers' text model of a checkpoint: eager attention, fp32, evaluation mode."""
     from transformers import Llama4ForCausalLM, Llama4TextConfig
 

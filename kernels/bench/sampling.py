@@ -12,11 +12,21 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from caravan_kernels import sampling
+
+CASES = {  # temperature, top_k, top_p, min_p
+    "greedy": (0.0, 0, 1.0, 0.0),
+    "temperature": (0.7, 0, 1.0, 0.0),
+    "min_p 0.05": (1.0, 0, 1.0, 0.05),
+    "top_k 50": (1.0, 50, 1.0, 0.0),
+    "top_p 0.9": (1.0, 0, 0.9, 0.0),
+    "top_k 50, top_p 0.9": (1.0, 50, 0.9, 0.0),
+}
 
 
 def best_time(function: Callable[[], object], repeats: int) -> float:
@@ -32,22 +42,24 @@ def best_time(function: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
-def logits(shape: str, rows: int, vocab_size: int, device: str) -> Tensor:
-    """Random logits, `peaked` or `flat`, fp32 [rows, vocab_size]."""
+def make_logits(shape: str, rows: int, vocab_size: int, device: str) -> Tensor:
+    """Random logits, `peaked` or `flat`: fp32 [rows, vocab_size]."""
     torch.manual_seed(0)
     if shape == "flat":
         return torch.randn(rows, vocab_size, device=device) * 2
     falling = -1.5 * torch.arange(1, vocab_size + 1, device=device).log()
-    order = torch.rand(rows, vocab_size, device=device).argsort(-1)
-    return falling[order].contiguous()
+    orders = [torch.randperm(vocab_size, device=device) for _ in range(rows)]
+    return torch.stack([falling[order] for order in orders])
 
 
-def draw(
-    logits_SV: Tensor, temperature: float, top_k: int, top_p: float, min_p: float
+def drawing(
+    logits: Tensor, temperature: float, top_k: int, top_p: float, min_p: float
 ) -> Callable[[], Tensor]:
     """A call of `sample` with the same parameters in every row."""
-    rows, device = len(logits_SV), logits_SV.device
-    arguments = (
+    rows, device = len(logits), logits.device
+    return partial(
+        sampling.sample,
+        logits,
         torch.full((rows,), temperature, device=device),
         torch.full((rows,), top_k, device=device),
         torch.full((rows,), top_p, device=device, dtype=torch.float64),
@@ -55,12 +67,11 @@ def draw(
         torch.arange(rows, device=device),
         torch.zeros(rows, device=device, dtype=torch.int64),
     )
-    return lambda: sampling.sample(logits_SV, *arguments)
 
 
 def main() -> None:
     """Prints one line per case."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="time sampling against one read of the logits")
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--vocab-size", type=int, default=202048)
     parser.add_argument("--threads", type=int, default=2)
@@ -68,29 +79,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    cases = {  # temperature, top_k, top_p, min_p
-        "greedy": (0.0, 0, 1.0, 0.0),
-        "temperature": (0.7, 0, 1.0, 0.0),
-        "min_p 0.05": (1.0, 0, 1.0, 0.05),
-        "top_k 50": (1.0, 50, 1.0, 0.0),
-        "top_p 0.9": (1.0, 0, 0.9, 0.0),
-        "top_k 50, top_p 0.9": (1.0, 50, 0.9, 0.0),
-    }
-    print(f"{options.rows} rows of {options.vocab_size}, {options.device}, torch {torch.__version__}")
+    size = f"{options.rows} rows of {options.vocab_size}"
+    print(f"{size}, {options.device}, {options.threads} threads, torch {torch.__version__}")
     for shape in ("peaked", "flat"):
-        logits_SV = logits(shape, options.rows, options.vocab_size, options.device)
-        floor = best_time(lambda x=logits_SV: x.amax(-1), options.repeats)  # type: ignore[misc]
+        logits = make_logits(shape, options.rows, options.vocab_size, options.device)
+        floor = best_time(partial(logits.amax, -1), options.repeats)
         calls: dict[str, Callable[[], object]] = {
-            name: draw(logits_SV, *parameters) for name, parameters in cases.items()
+            name: drawing(logits, *parameters) for name, parameters in CASES.items()
         }
-        tokens = calls["greedy"]()
-        calls["logprobs, top 5"] = lambda x=logits_SV, t=tokens: sampling.logprobs(x, t, 5)  # type: ignore[misc]
+        calls["logprobs, top 5"] = partial(sampling.logprobs, logits, logits.argmax(-1), 5)
         for name, call in calls.items():
             seconds = best_time(call, options.repeats)
-            rate = logits_SV.nbytes / seconds / 1e9
-            print(
-                f"{shape:7} {name:20} {seconds * 1e3:8.2f} ms {rate:7.2f} GB/s {floor / seconds:6.1%} of the floor"
-            )
+            speed = f"{seconds * 1e3:8.2f} ms {logits.nbytes / seconds / 1e9:7.2f} GB/s"
+            print(f"{shape:7} {name:20} {speed} {floor / seconds:6.1%} of the floor")
 
 
 if __name__ == "__main__":

@@ -244,7 +244,8 @@ def _pick(weights_RBL: Tensor, uniform_R: Tensor) -> Tensor:
     target_R1 = (uniform_R * ends_RB[:, -1])[:, None]
     block_R1 = torch.searchsorted(ends_RB, target_R1, right=True)
     starts_RB = F.pad(ends_RB, (1, 0))
-    inside_RL = weights_RBL[torch.arange(len(block_R1)), block_R1[:, 0]].cumsum(-1)
+    rows_R = torch.arange(len(block_R1), device=block_R1.device)
+    inside_RL = weights_RBL[rows_R, block_R1[:, 0]].cumsum(-1)
     last_R1 = inside_RL[:, -1:]
     below_R1 = torch.nextafter(last_R1, torch.zeros_like(last_R1))
     rest_R1 = (target_R1 - starts_RB.gather(1, block_R1)).minimum(below_R1)

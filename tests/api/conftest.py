@@ -76,7 +76,7 @@ async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 def address(app: FastAPI) -> Iterator[tuple[str, int]]:
     """The app behind a real server on loopback."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     yield listener.getsockname()

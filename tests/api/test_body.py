@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from collections.abc import AsyncIterator
+from contextlib import closing
 from typing import Any
 
 import httpx
@@ -11,10 +14,12 @@ import pytest
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.types import Message
 
 from api.conftest import MODEL
 from api.fake_engine import FakeEngine
-from caravan.api.body import OFF_LOOP_BYTES
+from caravan.api.body import OFF_LOOP_BYTES, prepared
 from caravan.config import ApiConfig
 
 JSON = {"content-type": "application/json"}
@@ -113,10 +118,27 @@ async def test_size_limit(http: httpx.AsyncClient, engine: FakeEngine, chunked: 
     assert len(engine.submits) == 1
 
 
+@pytest.mark.parametrize("config", [ApiConfig(max_body_bytes=1000)])
+def test_a_length_that_is_announced_is_not_waited_for(address: tuple[str, int]) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: test\r\nContent-Length: 1001\r\n\r\n"
+    with closing(socket.create_connection(address, timeout=5)) as connection:
+        connection.sendall(head)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(("size", "in_loop"), [(OFF_LOOP_BYTES, True), (OFF_LOOP_BYTES + 1, False)])
+async def test_a_large_body_does_not_hold_up_the_loop(size: int, in_loop: bool) -> None:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"{}".ljust(size)}
+
+    request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    thread = await prepared(request, lambda body: threading.current_thread())
+    assert (thread is threading.current_thread()) == in_loop
+
+
 async def test_a_large_body_is_read_like_a_small_one(
     http: httpx.AsyncClient, engine: FakeEngine
 ) -> None:
-    """In a thread, that is; its errors are the same, too."""
     padding = " " * OFF_LOOP_BYTES
     data = json.dumps({"model": MODEL, "prompt": "Hi"}) + padding
     assert (await post(http, data.encode())).status_code == 200

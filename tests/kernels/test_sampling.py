@@ -274,14 +274,16 @@ def test_top_p_stops_where_the_filter_before_it_was_renormalised() -> None:
 
 
 @pytest.mark.parametrize("blocks", [1, 7])
-def test_the_largest_uniform_number_gives_the_last_token(blocks: int) -> None:
-    """Sums that round differently must not lead past it: seen in half of these rows."""
-    weights = random_logits(0, 200, blocks, sampling._BLOCK).exp().double()
-    weights[:, -1, -12:] = 0
-    u = torch.full((200,), 1 - 2**-53, dtype=torch.float64)
-    last = blocks * sampling._BLOCK - 13
-    assert sampling._pick(weights, u).tolist() == [last] * 200
-    assert sampling._pick(weights, torch.zeros_like(u)).tolist() == [0] * 200
+def test_the_ends_of_the_distribution_have_a_weight(blocks: int) -> None:
+    """Sums of blocks and sums inside them round differently, in up to half of these rows."""
+    weights = random_logits(0, 500, blocks * 512, scale=8.0).exp().double()
+    first, last = 5 if blocks == 1 else 512 + 5, blocks * 512 - 13
+    weights[:, :first] = weights[:, last + 1 :] = 0
+    weights[:, first] = weights[:, last] = weights.amax()
+    u = torch.zeros(500, dtype=torch.float64)
+    blocked = weights.unflatten(1, (blocks, 512))
+    assert sampling._pick(blocked, u).tolist() == [first] * 500
+    assert sampling._pick(blocked, u + (1 - 2**-53)).tolist() == [last] * 500
 
 
 # ---- greedy, and what is as good as greedy

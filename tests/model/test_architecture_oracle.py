@@ -22,7 +22,7 @@ LLAMA3 = {
 }
 
 
-def assert_same(found: Architecture, oracle: Any) -> None:  # noqa: ANN401
+def assert_same(found: Architecture, oracle: Any) -> None:
     """Every field of ours against what transformers resolved."""
     num_layers = oracle.num_hidden_layers
     assert found.num_layers == num_layers

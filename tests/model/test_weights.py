@@ -41,7 +41,7 @@ def load(directory: Path, dtype: torch.dtype = torch.float32, device: str = "cpu
     return weights
 
 
-def from_oracle(oracle: Any) -> Weights:  # noqa: ANN401
+def from_oracle(oracle: Any) -> Weights:
     """The same parameters, put together from the modules of transformers' model."""
     found: Weights = {
         "embed_tokens.weight": oracle.model.embed_tokens.weight,

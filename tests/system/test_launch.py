@@ -164,11 +164,14 @@ async def test_an_engine_that_does_not_stop_is_killed(
     assert await status_of(task) == -9
 
 
-async def test_while_it_loads_stopping_does_not_wait(engine_with: EngineWith) -> None:
+async def test_while_it_loads_stopping_does_not_wait(
+    engine_with: EngineWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_EXIT_S", 3600)
     engine = engine_with("signal.pause()")
     task = asyncio.create_task(engine.run())
     await until(lambda: engine.client.loading)
-    await engine.stop()
+    await asyncio.wait_for(engine.stop(), TIMEOUT_S)
     assert await status_of(task) == -9
 
 

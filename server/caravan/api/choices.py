@@ -72,7 +72,7 @@ class Choice:
             self._unlisted.extend(map(ListedToken, visible, delta.logprobs))
         before = self.num_tokens
         self.num_tokens += len(delta.tokens)
-        if self._detokenizer.stopped is None and delta.finish:
+        if delta.finish:
             self._text.append(self._detokenizer.finish())
             self.finish = delta.finish
         if self._detokenizer.stopped is not None:
@@ -118,7 +118,7 @@ class Choices:
         return all(choice.finish for choice in self._choices)
 
     async def changed(self) -> list[Choice]:
-        """Waits for tokens and takes in all that are there: the choices they belong to, ascending.
+        """Waits for tokens and takes in all that are there; returns the choices they belong to.
 
         Raises EngineDead if the engine ends first. Cancelling it loses nothing.
         """
@@ -135,7 +135,7 @@ class Choices:
                 raise AssertionError(("a generation ended without a finish", choice.index))
             choice.read(delta)
             changed[choice.index] = choice
-        return [changed[index] for index in sorted(changed)]
+        return list(changed.values())
 
     async def finish(self) -> None:
         """Returns when every choice has finished. Raises EngineDead."""
@@ -147,8 +147,7 @@ class Choices:
         for choice in self._choices:
             choice.close(self._ending)
         for reader in self._readers:
-            reader.cancel()
-            reader.add_done_callback(_retrieve)
+            reader.cancel()  # asyncio no longer complains about an error it ended with, either
 
     async def _read(self, choice: Choice) -> None:
         try:
@@ -156,9 +155,3 @@ class Choices:
                 self._arrivals.put_nowait((choice, delta))
         finally:
             self._arrivals.put_nowait((choice, None))
-
-
-def _retrieve(reader: asyncio.Task[None]) -> None:
-    """Takes note of an error that another choice of the request has reported already."""
-    if not reader.cancelled():
-        reader.exception()

@@ -55,7 +55,7 @@ class Edge:
             return
         request_id = _request_id(scope)
         context = logs.request_id.set(request_id)
-        status = CLIENT_CLOSED_REQUEST
+        status: int | None = None
 
         async def send_tagged(message: Message) -> None:
             nonlocal status
@@ -69,12 +69,12 @@ class Edge:
 
         try:
             error = await self._run(scope, receive, send_tagged)
-            if error is not None and status == CLIENT_CLOSED_REQUEST:
+            if error is not None and status is None:
                 self._metrics.rejected.labels(code=error.code or "invalid_request").inc()
                 await error_response(error)(scope, receive, send_tagged)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.count_http(route, scope["method"], status)
+            self._metrics.count_http(route, scope["method"], status or CLIENT_CLOSED_REQUEST)
             logs.request_id.reset(context)
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> ApiError | None:

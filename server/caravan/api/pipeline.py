@@ -21,10 +21,9 @@ from caravan.api.body import json_response, prepared
 from caravan.api.choices import Choice, Choices
 from caravan.api.disconnect import unless_disconnected
 from caravan.api.sampling import completion_len, resolve, seeded
-from caravan.api.schema import MAX_CHOICES, SamplingBody
+from caravan.api.schema import SamplingBody
 from caravan.api.service import Service, service_of
 from caravan.api.stream import EventStream
-from caravan.errors import InvalidValue
 from caravan.messages import Sampling
 from caravan.text.detokenizer import Detokenizer
 
@@ -51,12 +50,6 @@ def make_job(
     logprobs: int | None,
 ) -> Job:
     """`prompts` are token ids by the name of their field. Raises InvalidRequest's subclasses."""
-    if len(prompts) * body.n > MAX_CHOICES:
-        raise InvalidValue(
-            f"{len(prompts)} prompts with `n` {body.n} make {len(prompts) * body.n} choices; "
-            f"one request may have at most {MAX_CHOICES}.",
-            param="n",
-        )
     max_model_len = service.loaded().max_model_len
     submissions = []
     for param, prompt in prompts.items():
@@ -64,7 +57,7 @@ def make_job(
         sampling = resolve(service, body, length, logprobs)
         submissions += [(prompt, choice) for choice in seeded(sampling, body.seed, body.n)]
     detokenizers = [
-        Detokenizer(service.tokenizer, body.stop, min_tokens=0) for _ in submissions
+        Detokenizer(service.tokenizer, body.stop, min_tokens=body.min_tokens) for _ in submissions
     ]
     return Job(list(prompts.values()), submissions, detokenizers, body, dialect)
 

@@ -249,6 +249,18 @@ class CompletionBody(SamplingBody):
     prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts)]
     logprobs: int | None = Field(None, ge=0, le=5)
 
+    @model_validator(mode="after")
+    def _fits_one_request(self) -> Self:
+        count = len(self.prompt)
+        if count * self.n > MAX_CHOICES:
+            refuse(
+                "invalid_value",
+                f"has {count} prompts and `n` is {self.n}: {count * self.n} choices; one request "
+                f"may have at most {MAX_CHOICES}",
+                "prompt",
+            )
+        return self
+
 
 class TokenizeBody(Body):
     """POST /tokenize: either a prompt, as /v1/completions reads it, or a conversation."""

@@ -39,16 +39,20 @@ TYPES = {
     "int_type": "an integer",
     "list_type": "a list",
     "model_type": "an object",
-    "model_attributes_type": "an object",
     "string_type": "a string",
 }
 
-# pydantic's name of a range error: (name of the limit in its context, what the value must be)
-RANGES = {
+# pydantic's name of an error: (name of the limit in its context, how the value must compare)
+LIMITS = {
     "greater_than": ("gt", "above"),
     "greater_than_equal": ("ge", "at least"),
-    "less_than": ("lt", "below"),
     "less_than_equal": ("le", "at most"),
+}
+LENGTHS = {
+    "too_long": ("max_length", "at most", "entries"),
+    "too_short": ("min_length", "at least", "entries"),
+    "string_too_long": ("max_length", "at most", "characters"),
+    "string_too_short": ("min_length", "at least", "characters"),
 }
 
 
@@ -113,40 +117,29 @@ def json_type(value: object) -> str:
 def _request_error(
     kind: str, location: tuple[int | str, ...], context: dict[str, Any], value: object
 ) -> InvalidRequest:
+    inner = (context["field"],) if kind in CLASSES and context["field"] else ()
+    param = path((*location, *inner))
     if kind in CLASSES:
-        field = context["field"]
-        param = path(location if field is None else (*location, field))
-        return CLASSES[kind](
-            f"`{param}` {context['message']}." if param else f"The body {context['message']}.",
-            param=param or None,
-        )
-    param = path(location)
-    name = f"`{param}`" if param else "The body"
+        return CLASSES[kind](f"`{param}` {context['message']}.", param=param)
     if kind == "missing":
-        return MissingParameter(f"{name} is required.", param=param)
+        return MissingParameter(f"`{param}` is required.", param=param)
+    if kind == "float_type" and type(value) is int:
+        return InvalidValue(f"`{param}` is too large a number.", param=param)
     if kind in TYPES:
-        if kind == "float_type" and type(value) is int:
-            return InvalidValue(f"{name} is too large a number.", param=param)
-        return InvalidType(
-            f"{name} must be {TYPES[kind]}, not {json_type(value)}.", param=param or None
-        )
-    return InvalidValue(f"{name} {_complaint(kind, context, value)}.", param=param)
+        return InvalidType(f"`{param}` must be {TYPES[kind]}, not {json_type(value)}.", param=param)
+    return InvalidValue(f"`{param}` {_complaint(kind, context, value)}.", param=param)
 
 
 def _complaint(kind: str, context: dict[str, Any], value: object) -> str:
     """What is wrong with a value of the right type, after the field's name."""
-    if kind in RANGES:
-        limit, comparison = RANGES[kind]
+    if kind in LIMITS:
+        limit, comparison = LIMITS[kind]
         return f"is {shown(value)}; it must be {comparison} {context[limit]}"
+    if kind in LENGTHS:
+        limit, comparison, unit = LENGTHS[kind]
+        length = context.get("actual_length", len(value) if isinstance(value, str) else None)
+        return f"has {length} {unit}; it must have {comparison} {context[limit]}"
     if kind == "literal_error":
-        return f"is {shown(value)}; it must be {context['expected'].replace(chr(39), '`')}"
-    if kind in ("too_long", "too_short"):
-        limit = context["max_length"] if kind == "too_long" else context["min_length"]
-        bound = "at most" if kind == "too_long" else "at least"
-        return f"has {context['actual_length']} entries; it must have {bound} {limit}"
-    if kind in ("string_too_long", "string_too_short"):
-        limit = context["max_length"] if kind == "string_too_long" else context["min_length"]
-        bound = "at most" if kind == "string_too_long" else "at least"
-        assert isinstance(value, str), (kind, type(value))
-        return f"has {len(value)} characters; it must have {bound} {limit}"
+        expected = context["expected"].replace("'", "`")
+        return f"is {shown(value)}; it must be {expected}"
     return "is not valid"

@@ -15,7 +15,8 @@ from rich.console import Console
 from caravan import __version__
 from caravan.api.app import create_app
 from caravan.cli.progress import StartDisplay
-from caravan.cli.server import Server, bound_socket
+from caravan.cli.server import Server
+from caravan.cli.web import bound_socket
 from caravan.config import ServeConfig
 from caravan.engine.launch import EngineProcess
 from caravan.messages import Progress, Ready

@@ -25,7 +25,7 @@ from caravan.text.vocabulary import (
 )
 
 # Meta cuts long text before encoding it, and a cut can move a token boundary, so the same bounds
-# hold here. They also bound tiktoken's stack and its time, which grows faster than a piece's size.
+# hold here. Without them tiktoken's regular expressions overflow their stack on a million spaces.
 SLICE_LEN = 400_000  # characters
 MAX_RUN_LEN = 25_000  # characters of white space, or of anything else, without a break
 

@@ -40,11 +40,31 @@ def test_demo_is_written_once_and_loads(cache: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_concurrent_starts_agree_and_leave_nothing_behind(cache: Path) -> None:
-    with ThreadPoolExecutor(6) as pool:
-        first, *others = pool.map(resolve_model, [""] * 6)
+    with ThreadPoolExecutor(3) as pool:
+        first, *others = pool.map(resolve_model, [""] * 3)
     assert set(others) == {first}
     assert list((cache / "caravan").iterdir()) == [first]
     check_checkpoint(first, Architecture.from_directory(first))
+
+
+def test_demo_is_whole_as_soon_as_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = sizes(resolve_model(""))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(resolve_model, "")
+        seen: list[dict[str, int]] = []
+        while not seen:
+            # the name it is written under has one more hyphen
+            found = [d for d in tmp_path.glob("other/caravan/*") if d.name.count("-") == 2]
+            seen = [sizes(directory) for directory in found]
+    assert seen == [expected]
+    assert sizes(future.result()) == expected
+
+
+def sizes(directory: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in directory.iterdir()}
 
 
 def test_interrupted_start_leaves_no_half_demo(

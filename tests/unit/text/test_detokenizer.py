@@ -16,8 +16,11 @@ from caravan.text.tokenizer import Tokenizer, UnknownTokenId
 PIECES = [
     *(piece.encode() for piece in ("a", "ab", "b", "\n", "\n\n", "é", "統", "😀", "\ufffd", " ab")),
     *(b"\xe2", b"\x80", b"\xf0\x9f", b"\x98", b"\xc3", b"\xff", b"\xed\xa0", b"\xe0\x80"),
+    *(b" th\xe1\xbb", b"\xa1", b"\x84\xe1\x80\xba\xe1\x80"),
 ]
 STOPS = [
+    "h",
+    "t",
     "a",
     "ab",
     "ba",
@@ -169,6 +172,26 @@ def test_a_broken_character_waits_for_the_byte_that_breaks_it(
     assert detokenizer.num_released == 6
 
 
+def test_what_follows_a_stop_string_in_its_token_is_dropped(
+    hub_tokenizer: Tokenizer, by_bytes: Bytes
+) -> None:
+    detokenizer = Detokenizer(hub_tokenizer, ["h"])
+    assert detokenizer.push(by_bytes.encode([b" th\xe1\xbb", b"\xa1"])) == " t"
+    assert detokenizer.finish() == ""
+    assert (detokenizer.num_tokens, detokenizer.num_released) == (1, 1)
+
+
+def test_a_broken_character_can_complete_a_stop_string(
+    hub_tokenizer: Tokenizer, by_bytes: Bytes
+) -> None:
+    for pieces in ([b"b", b"\xe2", b"a"], [b"b", b"\xff", b"a"], [b"b", b"\xe2"]):
+        detokenizer = Detokenizer(hub_tokenizer, ["\ufffd"])
+        assert detokenizer.push(by_bytes.encode(pieces)) == "b"
+        assert detokenizer.finish() == ""
+        assert detokenizer.stopped == "\ufffd"
+        assert detokenizer.num_released == 1
+
+
 @pytest.mark.parametrize(
     ("stop_strings", "pieces", "texts", "stopped"),
     [
@@ -238,7 +261,7 @@ def test_unknown_ids_are_refused(tokenizer: Tokenizer) -> None:
         Detokenizer(tokenizer).push([tokenizer.vocab_size])
 
 
-@pytest.mark.parametrize("piece", [b"a", b"\xe2", b"\x80\xe2"])
+@pytest.mark.parametrize("piece", [b"a", b"\xe2", b"\x84\xe1\x80\xba\xe1\x80"])
 def test_hostile_text_takes_linear_time(
     hub_tokenizer: Tokenizer, by_bytes: Bytes, piece: bytes
 ) -> None:

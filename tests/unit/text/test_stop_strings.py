@@ -43,6 +43,7 @@ def test_finds_what_a_search_of_every_prefix_finds(
         (["bc", "abc"], "xabcd", (4, "abc")),
         (["aab"], "aaaab", (5, "aab")),
         (["a", "ab"], "ab", (1, "a")),
+        (["aabaaac"], "aabaaabaaac", (11, "aabaaac")),
         (["ac", "abab"], "abac", (4, "ac")),
         (["\u00e9\U0001f600"], "\u00e9\u00e9\U0001f600", (3, "\u00e9\U0001f600")),
         (["abc"], "ab ab ac bc", None),

@@ -126,10 +126,10 @@ def test_cuts_any_runs_where_meta_does(
 
 @pytest.mark.parametrize("unit", ["a", " ", "\U0001f600", " \n", "'s"])
 def test_hostile_text_takes_linear_time(tokenizer: Tokenizer, unit: str) -> None:
-    text = unit * (500_000 // len(unit))
+    text = unit * (1_000_000 // len(unit))
     start = time.process_time()
     tokens = tokenizer.encode(text)
-    # 0.1 to 0.3 s; pair merging that is quadratic in the text would take an hour
+    # 0.2 to 0.5 s; pair merging that is quadratic in the text would take an hour
     assert time.process_time() - start < 5
     assert tokenizer.decode(tokens) == text
 
@@ -147,7 +147,7 @@ def test_ordinary_text_takes_little_more_than_tiktoken(
 
     ours = min(seconds(tokenizer.encode) for _ in range(5))
     bare = min(seconds(meta_tokenizer.model.encode_ordinary) for _ in range(5))
-    assert ours < 1.5 * bare + 0.01  # Meta's own splitting, in Python, is another 1.5
+    assert ours < 1.5 * bare  # 1.0; Meta's own, which looks at each character, takes 2.0
 
 
 @pytest.mark.parametrize(

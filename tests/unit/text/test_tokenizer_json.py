@@ -202,7 +202,17 @@ def test_a_pattern_that_is_no_regular_expression_is_refused(tmp_path: Path, cont
 
 
 @pytest.mark.parametrize(
-    "damaged", [b"", b"{", b"[]", b"\xff\xfe", b'{"model": "\xff"}', b"[" * 100_000, b"null"]
+    "damaged",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"added_tokens": [{"id": 1, "content": "\xff", "special": true}]}',
+        b'{"normalizer": ' + b'{"a":' * 100_000,
+    ],
+    ids=lambda damaged: repr(damaged[:20]),
 )
 def test_damaged_json_is_refused(tmp_path: Path, damaged: bytes) -> None:
     (tmp_path / "tokenizer.json").write_bytes(damaged)
