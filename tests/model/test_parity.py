@@ -33,7 +33,7 @@ def directory(request: pytest.FixtureRequest, tiny_checkpoint: Callable[..., Pat
 
 
 @functools.cache
-def oracle(directory: Path) -> Any:  # noqa: ANN401 (transformers has no types)
+def oracle(directory: Path) -> Any:
     return load_oracle(directory)
 
 

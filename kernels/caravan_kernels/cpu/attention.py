@@ -40,16 +40,29 @@ def _decode(
         row, kv_head = task // num_kv_heads, task % num_kv_heads
         length = context_len[row]
         table = pages[page_indptr[row] : page_indptr[row + 1]]
+        queries = q[row, kv_head * groups : (kv_head + 1) * groups]
         scratch = np.empty(head_dim, np.uint32)
         scores = np.empty((groups, length), np.float32)
         for j in range(length):
             key = widen(k[table[j // block_len], j % block_len, kv_head], scratch)
-            for g in range(groups):
-                query = q[row, kv_head * groups + g]
-                score = np.float32(0)
+            g = 0
+            while g + 4 <= groups:  # four queries share each load of the key
+                q0, q1, q2, q3 = queries[g], queries[g + 1], queries[g + 2], queries[g + 3]
+                s0 = s1 = s2 = s3 = np.float32(0)
+                for d in range(head_dim):
+                    s0 += q0[d] * key[d]
+                    s1 += q1[d] * key[d]
+                    s2 += q2[d] * key[d]
+                    s3 += q3[d] * key[d]
+                scores[g, j], scores[g + 1, j] = s0 * scale, s1 * scale
+                scores[g + 2, j], scores[g + 3, j] = s2 * scale, s3 * scale
+                g += 4
+            while g < groups:
+                query, score = queries[g], np.float32(0)
                 for d in range(head_dim):
                     score += query[d] * key[d]
                 scores[g, j] = score * scale
+                g += 1
         total = np.empty(groups, np.float32)
         for g in range(groups):
             scores[g] = np.exp(scores[g] - scores[g].max())
@@ -58,9 +71,9 @@ def _decode(
         for j in range(length):
             value = widen(v[table[j // block_len], j % block_len, kv_head], scratch)
             for g in range(groups):
-                weight = scores[g, j]
+                weight, line = scores[g, j], result[g]
                 for d in range(head_dim):
-                    result[g, d] += weight * value[d]
+                    line[d] += weight * value[d]
         for g in range(groups):
             out[row, kv_head * groups + g] = result[g] / total[g]
 

@@ -88,8 +88,10 @@ class EventStream(Response):
         return b"".join(self._event(chunk) for chunk in chunks)
 
     def _event(self, chunk: Json) -> bytes:
-        """With usage, every other chunk says that it has none."""
-        return _data({"usage": None, **chunk} if self._include_usage else chunk)
+        """With usage, every chunk but the last says that it has none."""
+        if self._include_usage and "usage" not in chunk:
+            chunk = {**chunk, "usage": None}
+        return _data(chunk)
 
 
 def _data(value: Json) -> bytes:

@@ -20,6 +20,7 @@ from caravan.cli.web import bound_socket
 from caravan.config import ServeConfig
 from caravan.engine.launch import EngineProcess
 from caravan.messages import Progress, Ready
+from caravan.model.architecture import Architecture
 from caravan.model.source import resolve_model
 from caravan.text.defaults import GenerationDefaults
 from caravan.text.tokenizer import Tokenizer
@@ -35,7 +36,8 @@ def serve(config: ServeConfig) -> int:
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         directory = resolve_model(config.engine.model.model)
-        tokenizer = Tokenizer.from_directory(directory)
+        vocab_size = Architecture.from_directory(directory).vocab_size
+        tokenizer = Tokenizer.from_directory(directory, vocab_size)
         defaults = GenerationDefaults.from_directory(directory)
         return runner.run(_serve(config, listener, directory, tokenizer, defaults))
 

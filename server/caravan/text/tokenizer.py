@@ -47,10 +47,12 @@ class UnknownTokenId(ValueError):
 class Tokenizer:
     """Immutable, and safe to use from several threads; encoding releases the GIL.
 
-    Raises CheckpointError if the vocabulary's pattern is not a regular expression.
+    `model_size` is how many token ids the model knows, where that is known: ids past the
+    vocabulary's own are padding, which has no text. Raises CheckpointError if the model knows
+    fewer, or the vocabulary's pattern is not a regular expression.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, model_size: int | None = None) -> None:
         try:
             self._encoding = tiktoken.Encoding(
                 name=str(vocabulary.source),
@@ -64,7 +66,13 @@ class Tokenizer:
             ) from error
         self._special_ids = vocabulary.special_ids
         self._special_names = {id_: name for name, id_ in vocabulary.special_ids.items()}
-        self.vocab_size = len(vocabulary.ranks) + len(vocabulary.special_ids)
+        size = len(vocabulary.ranks) + len(vocabulary.special_ids)
+        self.vocab_size = size if model_size is None else model_size
+        if self.vocab_size < size:
+            raise CheckpointError(
+                f"{vocabulary.source}: has {size} tokens and the model {model_size} "
+                "(vocab_size in config.json); they do not belong together"
+            )
         self._text_bytes = [b""] * self.vocab_size
         for token, token_id in vocabulary.ranks.items():
             self._text_bytes[token_id] = token
@@ -72,7 +80,7 @@ class Tokenizer:
         self.stop_ids = tuple(map(self.special_id, (END_OF_TEXT, END_OF_MESSAGE, END_OF_TURN)))
 
     @classmethod
-    def from_directory(cls, path: Path) -> Tokenizer:
+    def from_directory(cls, path: Path, model_size: int | None = None) -> Tokenizer:
         """Reads `tokenizer.json`, else `tokenizer.model`. Raises CheckpointError.
 
         tokenizer.json goes first because it holds what tokenizer.model leaves to convention: a
@@ -83,7 +91,7 @@ class Tokenizer:
             ("tokenizer.model", read_tokenizer_model),
         ):
             if (path / name).exists():
-                return cls(read(path / name))
+                return cls(read(path / name), model_size)
         raise CheckpointError(
             f"{path}: neither tokenizer.json nor tokenizer.model is there; "
             "copy one from where the weights came from"

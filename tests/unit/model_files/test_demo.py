@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -34,10 +33,8 @@ def test_is_a_whole_checkpoint_with_the_real_structure(demo: Path) -> None:
     assert architecture.max_position_embeddings > 16 * architecture.chunk_len
 
 
-def test_is_quick_and_always_the_same(demo: Path, tmp_path: Path) -> None:
-    start = time.perf_counter()
+def test_is_always_the_same(demo: Path, tmp_path: Path) -> None:
     write_demo(tmp_path)
-    assert time.perf_counter() - start < 5
     names = {path.name for path in demo.iterdir()}
     assert names == {
         "config.json",

