@@ -129,6 +129,7 @@ def start(mailbox: Mailbox, load: Load) -> Engine:
         load_s=time.monotonic() - began,
     )
     mailbox.send(ready)
+    mailbox.send(StepOutput([], engine.stats))  # or metrics would show no pages for a second
     return engine
 
 
