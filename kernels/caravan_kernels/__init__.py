@@ -5,10 +5,11 @@ implementation.
 """
 
 from caravan_kernels.attention import paged_attention
+from caravan_kernels.epilogue import qkv_epilogue
 from caravan_kernels.linear import linear
 from caravan_kernels.moe import moe_experts
 from caravan_kernels.paged import PagedSegments
-from caravan_kernels.reference import moe_route, qkv_epilogue, rms_norm, swiglu
+from caravan_kernels.reference import moe_route, rms_norm, swiglu
 
 __all__ = [
     "PagedSegments",

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from caravan_kernels import reference
 from caravan_kernels.cpu import matmul as cpu
+from caravan_kernels.cpu.dispatch import sorted_by_expert
 
 
 def moe_experts(
@@ -15,11 +16,7 @@ def moe_experts(
     """See `reference.moe_experts`. Top-1 makes the dispatch a permutation of the tokens."""
     if x.device.type != "cpu":
         return reference.moe_experts(x, expert, score, gate_up_EJH, down_EHI)
-    order = expert.argsort(stable=True)
-    experts, counts = expert.unique(return_counts=True)
-    starts = torch.zeros(len(experts) + 1, dtype=torch.int64)
-    torch.cumsum(counts, 0, out=starts[1:])
-    scaled = (x * score[:, None])[order]
+    scaled, order, experts, starts = sorted_by_expert(x, expert, score, len(gate_up_EJH))
     hidden = reference.swiglu(cpu.grouped_linear(scaled, gate_up_EJH, experts, starts))
     out = torch.empty_like(x)
     out[order] = cpu.grouped_linear(hidden, down_EHI, experts, starts)

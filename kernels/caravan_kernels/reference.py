@@ -19,9 +19,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
     x [T, hidden], weight [hidden] -> [T, hidden] in x's dtype; fp32 inside.
     """
-    wide = x.float()
-    normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return normed.type_as(x) * weight.type_as(x)
+    return F.rms_norm(x, x.shape[-1:], eps=eps) * weight.type_as(x)
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
 import caravan_kernels as kernels
+from caravan_kernels import reference
 
 HEADS, KV_HEADS, DIM, TOKENS = 10, 2, 8, 5
 
@@ -77,8 +79,37 @@ def test_temperature_scales_q_alone() -> None:
     torch.testing.assert_close(k, qkv[:, HEADS:-KV_HEADS], rtol=0, atol=0)
 
 
-def test_rms_norm_equals_pytorch() -> None:
+def test_rms_norm_of_the_definition() -> None:
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(7, 123, generator=generator), torch.rand(123, generator=generator)
-    expected = torch.nn.functional.rms_norm(x, (123,), weight, 1e-5)
-    torch.testing.assert_close(kernels.rms_norm(x, weight, 1e-5), expected)
+    wide = x.double()
+    expected = wide / (wide.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight.double()
+    torch.testing.assert_close(kernels.rms_norm(x, weight, 1e-5), expected.float())
+    low = kernels.rms_norm(x.bfloat16(), weight, 1e-5)
+    torch.testing.assert_close(low, expected.bfloat16(), atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("cache", [torch.float32, torch.bfloat16, torch.float16])
+def test_everything_at_once_equals_the_reference(cache: torch.dtype) -> None:
+    qkv, scale = random_qkv(), torch.linspace(1, 2, TOKENS)
+    outputs = []
+    for epilogue in (kernels.qkv_epilogue, reference.qkv_epilogue):
+        k, v = (torch.zeros(4, 3, KV_HEADS, DIM, dtype=cache) for _ in range(2))
+        slots = torch.arange(TOKENS) * 2 + 1
+        q = epilogue(qkv, k, v, slots, rope_TF=rope_table(), norm_eps=1e-5, temperature_T=scale)
+        outputs.append((q, k, v))
+    (q, k, v), (expected_q, expected_k, expected_v) = outputs
+    torch.testing.assert_close(q, expected_q)
+    torch.testing.assert_close(k, expected_k)
+    assert v.equal(expected_v)  # only rounded, the same way
+
+
+def test_values_are_rounded_as_pytorch_does() -> None:
+    edges = [0.0, -0.0, 1.0, 1 + 2**-8, 1 + 3 * 2**-8, 1e-40, 3.4e38, float("inf"), float("nan")]
+    qkv = torch.zeros(1, 3, 10)
+    qkv[0, 2, : len(edges)] = torch.tensor(edges)
+    k, v = (torch.zeros(1, 1, 1, 10, dtype=torch.bfloat16) for _ in range(2))
+    kernels.qkv_epilogue(
+        qkv, k, v, torch.tensor([0]), rope_TF=None, norm_eps=None, temperature_T=None
+    )
+    torch.testing.assert_close(v.flatten(), qkv[0, 2].bfloat16(), rtol=0, atol=0, equal_nan=True)

@@ -39,7 +39,7 @@ def test_greedy_decoding_does_not_repeat_itself(
     variant: str, tiny_checkpoint: Callable[..., Path]
 ) -> None:
     reply = generate(tiny_checkpoint(variant), 200, do_sample=False, eos_token_id=None)
-    assert len(set(reply)) > 60
+    assert len(set(reply)) > 50
     assert max(reply.count(token) for token in set(reply)) < 40
 
 

@@ -1,4 +1,4 @@
-"""A row of weights or of the cache as fp32, inside a numba kernel.
+"""Rows of weights or of the cache to fp32 and back, inside a numba kernel.
 
 bfloat16 is the upper half of a float32, so widening is a shift. numba has no bfloat16: such tensors
 come in as uint16.
@@ -41,3 +41,27 @@ def _widen(row, scratch):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN20
         return scratch.view(np.float32)
 
     return from_bfloat16
+
+
+def narrow(row: NDArray[np.float32], target: NDArray[np.generic]) -> None:
+    """Stores an fp32 row into a row of the cache, rounded to nearest, ties to even."""
+    raise AssertionError("only numba kernels call this")
+
+
+@overload(narrow)
+def _narrow(row, target):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def to_float32(row, target):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        for i in range(row.shape[0]):
+            target[i] = row[i]
+
+    def to_bfloat16(row, target):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        bits = row.view(np.uint32)
+        for i in range(row.shape[0]):
+            upper = bits[i] >> np.uint32(16)
+            rounded = (bits[i] + np.uint32(0x7FFF) + (upper & np.uint32(1))) >> np.uint32(16)
+            # rounding could carry a NaN's bits into an infinity: it keeps its upper half, quiet
+            if bits[i] & np.uint32(0x7FFFFFFF) > np.uint32(0x7F800000):
+                rounded = upper | np.uint32(0x40)
+            target[i] = rounded
+
+    return to_float32 if target.dtype == types.float32 else to_bfloat16

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,19 +44,21 @@ class KindTables:
     ) -> PagedSegments:
         """The tables with the segments in the given order."""
         pages = [self.pages_LN[s] for s in order]
+        context_len = [self.context_len[s] for s in order]
         page_indptr = _indptr([p.shape[1] for p in pages])
         return PagedSegments(
             num_decode=num_decode,
             query_indptr=query_indptr,
-            context_len=torch.tensor([self.context_len[s] for s in order], dtype=torch.int32).to(
-                device
-            ),
+            context_len=torch.tensor(context_len, dtype=torch.int32).to(device),
             page_indptr=page_indptr.to(device),
-            pages_LN=torch.from_numpy(np.concatenate(pages, axis=1)).to(device),
-            slots_LT=torch.from_numpy(np.concatenate([self.slots_LT[s] for s in order], axis=1)).to(
-                device
-            ),
+            pages_LN=_joined(pages).to(device),
+            slots_LT=_joined([self.slots_LT[s] for s in order]).to(device),
         )
+
+
+def _joined(columns: Sequence[NDArray[Any]]) -> Tensor:
+    """[L, n] of every segment side by side; each slice's row is contiguous."""
+    return torch.from_numpy(np.concatenate(columns, axis=1)).contiguous()
 
 
 def _indptr(lengths: Sequence[int]) -> Tensor:

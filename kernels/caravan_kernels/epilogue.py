@@ -1,0 +1,32 @@
+"""Between the qkv projection and attention: RoPE, norm, temperature, and K and V into pages."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from caravan_kernels import reference
+from caravan_kernels.cpu import epilogue as cpu
+
+
+def qkv_epilogue(
+    qkv_TXD: Tensor,
+    k_PBKD: Tensor,
+    v_PBKD: Tensor,
+    slots_T: Tensor,
+    *,
+    rope_TF: Tensor | None,
+    norm_eps: float | None,
+    temperature_T: Tensor | None,
+) -> Tensor:
+    """See `reference.qkv_epilogue`."""
+    on_cpu = qkv_TXD.device.type == "cpu"
+    implementation = cpu.qkv_epilogue if on_cpu else reference.qkv_epilogue
+    return implementation(
+        qkv_TXD,
+        k_PBKD,
+        v_PBKD,
+        slots_T,
+        rope_TF=rope_TF,
+        norm_eps=norm_eps,
+        temperature_T=temperature_T,
+    )
