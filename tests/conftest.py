@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from caravan.worker import threads
+from caravan.worker import environment
 
-threads.take_turns()  # as the engine process does
+environment.prepare()  # as the engine process does
 
 MakeCheckpoint = Callable[..., Path]
 

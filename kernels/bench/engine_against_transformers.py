@@ -11,23 +11,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import sys
 import time
 from pathlib import Path
 from statistics import median
 
-os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as the engine has it: worker/threads.py
+from caravan.worker import environment
 
-import torch  # noqa: E402
-from transformers import Llama4ForCausalLM, Llama4TextConfig  # noqa: E402
+environment.prepare()
 
-from caravan.config import EngineConfig, ModelConfig  # noqa: E402
-from caravan.engine.engine import Engine  # noqa: E402
-from caravan.messages import Generate, Sampling  # noqa: E402
-from caravan.scheduling.scheduler import Scheduler  # noqa: E402
-from caravan.worker.runner import Runner  # noqa: E402
+import torch
+from transformers import Llama4ForCausalLM, Llama4TextConfig
+
+from caravan.config import EngineConfig, ModelConfig
+from caravan.engine.engine import Engine
+from caravan.messages import Generate, Sampling
+from caravan.scheduling.scheduler import Scheduler
+from caravan.worker.runner import Runner
 
 
 def ours(runner: Runner, prompt: list[int], output_len: int) -> tuple[float, float]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 import time
@@ -18,12 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as the engine has it: worker/threads.py
+from caravan.worker import environment
 
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402, N812
+environment.prepare()
 
-import caravan_kernels as kernels  # noqa: E402
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+import caravan_kernels as kernels
 
 SHAPES = ((202048, 1024), (4096, 1024), (1024, 2048))  # outputs, inputs
 ROWS = (1, 2, 4, 8, 16, 64, 256)

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import caravan
@@ -28,6 +29,7 @@ def test_check_shows_what_the_demo_takes() -> None:
     assert result.stderr == ""
     table = rows(result.stdout)
     assert table["model"] == str(resolve_model(""))
+    assert table["files"].endswith(" GiB")
     assert table["layers"].startswith("8: 6 chunked, 2 full; 8 with 4 experts")
     # Two full layers, two key heads of 32, keys and values, four bytes: 1024 per token.
     assert table["cache"].startswith("1,024 bytes per token")
@@ -54,6 +56,22 @@ def test_check_compares_the_files_with_the_configuration(tmp_path: Path) -> None
     assert result.returncode == 2
     assert "does not fit its config.json" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_check_says_that_images_are_not_read(tiny_checkpoint: Callable[..., Path]) -> None:
+    result = run("check", str(tiny_checkpoint("scout", multimodal=True)))
+    assert result.returncode == 0, result
+    assert "of the vision encoder are not read: text only" in rows(result.stdout)["files"]
+
+
+def test_a_directory_without_safetensors_is_refused(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(resolve_model(""), model)
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    result = run("check", str(model))
+    assert result.returncode == 2
+    assert "Caravan reads safetensors only" in result.stderr
+    assert run("check", str(model), "--load-format", "dummy").returncode == 0
 
 
 def test_version_and_help() -> None:

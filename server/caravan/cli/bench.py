@@ -36,9 +36,9 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Loads the model, runs the workloads, prints the table."""
-    from caravan.worker import threads
+    from caravan.worker import environment
 
-    threads.take_turns()
+    environment.prepare()
     from caravan.cli.bench_engine import Workload, measure  # torch comes with it
 
     config = EngineConfig(

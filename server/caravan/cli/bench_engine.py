@@ -63,7 +63,7 @@ def measure(
 ) -> None:
     """Prints a table of medians over `repeats` runs of each workload."""
     console = Console()
-    directory = resolve_model(config.model.model)
+    directory = resolve_model(config.model.model, weights=config.model.load_format == "auto")
     architecture = Architecture.from_directory(directory)
     began = time.perf_counter()
     runner = Runner(config, directory, lambda progress: None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caravan.cli.flags import Subparsers, add_flags, add_model, read
@@ -13,6 +14,7 @@ from caravan.model.architecture import Architecture
 from caravan.model.footprint import Footprint, footprint
 from caravan.model.manifest import check_checkpoint
 from caravan.model.source import resolve_model
+from caravan.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from caravan.worker.memory import CachePlan
@@ -41,7 +43,6 @@ def run(arguments: argparse.Namespace) -> int:
         cache=read(arguments, CacheConfig),
         scheduler=read(arguments, SchedulerConfig),
     )
-    # A Hub id's weights are large: only its description is fetched, so its files go unchecked.
     directory = resolve_model(config.model.model, weights=False)
     architecture = Architecture.from_directory(directory)
     dtype = architecture.dtype if config.model.dtype == "auto" else config.model.dtype
@@ -51,9 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
         block_len=config.cache.block_size,
         tp_size=config.model.tensor_parallel_size,
     )
-    if config.model.load_format == "auto" and any(directory.glob("*.safetensors")):
-        check_checkpoint(directory, architecture)
     rows = [("model", str(directory)), *_rows(architecture, size, dtype)]
+    if config.model.load_format == "auto":
+        Tokenizer.from_directory(directory, architecture.vocab_size)
+        rows.insert(1, ("files", _files(config.model.model, directory, architecture)))
     _show(rows)
     device, plan = _plan(config, size)
     num_bytes = plan.num_pages * size.layout.page_bytes
@@ -73,6 +75,17 @@ def _plan(config: EngineConfig, size: Footprint) -> tuple[str, CachePlan]:
 
     device = pick_device(config.model.device)
     return str(device), plan_cache(config, size, free_memory(config, device))
+
+
+def _files(model: str, directory: Path, architecture: Architecture) -> str:
+    """What the safetensors files hold. Raises CheckpointError if it does not fit config.json."""
+    if model and not Path(model).expanduser().is_dir():
+        return "not checked: of a Hub id only the description is fetched, the weights are large"
+    checkpoint = check_checkpoint(directory, architecture)
+    text = f"{len(checkpoint.stored)} tensors, {_gib(checkpoint.num_bytes)}"
+    if checkpoint.num_vision_tensors:
+        text += f"; {checkpoint.num_vision_tensors} of the vision encoder are not read: text only"
+    return text
 
 
 def _show(rows: Iterable[tuple[str, str]]) -> None:

@@ -35,7 +35,8 @@ def serve(config: ServeConfig) -> int:
         bound_socket(config.api.host, config.api.port) as listener,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        directory = resolve_model(config.engine.model.model)
+        model = config.engine.model
+        directory = resolve_model(model.model, weights=model.load_format == "auto")
         vocab_size = Architecture.from_directory(directory).vocab_size
         tokenizer = Tokenizer.from_directory(directory, vocab_size)
         defaults = GenerationDefaults.from_directory(directory)

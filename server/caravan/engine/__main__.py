@@ -13,7 +13,7 @@ from caravan import logs
 from caravan.config import EngineConfig
 from caravan.engine import loop
 from caravan.messages import Progress
-from caravan.worker import threads
+from caravan.worker import environment
 
 if TYPE_CHECKING:
     from caravan.worker.runner import Runner
@@ -25,7 +25,7 @@ def load_runner(
     config: EngineConfig, directory: Path, report: Callable[[Progress], None]
 ) -> Runner:
     """Imports torch here, where the parent already hears of whatever goes wrong."""
-    threads.take_turns()
+    environment.prepare()
     from caravan.worker.runner import Runner
 
     return Runner(config, directory, report)

@@ -156,6 +156,8 @@ def test_progress_then_ready_with_the_facts(started: Started) -> None:
         fingerprint="fp_fake",
         load_s=0,
     )
+    first = engine.receive_step()
+    assert first.stats.pages_free == 256, "metrics know the pages from the start"
 
 
 def test_a_request_runs_to_its_end_and_the_engine_exits_with_0(started: Started) -> None:
