@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -137,13 +137,16 @@ class TestServing:
         until(lambda: metric(client, 'caravan_kv_pages{state="owned"}') == 0)
 
     def test_a_connection_serves_many_requests(self, server: RunningServer) -> None:
-        host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
-            for _ in range(3):
-                connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-                answer = connection.recv(65536)
-                assert answer.startswith(b"HTTP/1.1 200 ")
-                assert b"connection: close" not in answer.lower()
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+        connection.connect()
+        first = connection.sock
+        for _ in range(3):
+            connection.request("GET", "/health")
+            response = connection.getresponse()
+            assert response.status == 200
+            assert response.read() == b'{"status":"ok"}'
+            assert connection.sock is first, "http.client opens another if the server closes one"
+        connection.close()
 
     def test_the_port_is_taken(self, server: RunningServer) -> None:
         port = server.url.rsplit(":", 1)[1]

@@ -4,7 +4,7 @@
 
 Shapes    x [T, K] fp32, w [E, N, K] fp32 or bfloat16 -> y [T, N] fp32
 Numerics  fp32 products and sums
-Grid      hit experts x blocks of N, over the threads; inside, 2 rows of w against 4 of x
+Grid      hit experts x blocks of N, over the threads; inside, 4 rows of w against 2 of x
 Traffic   hit experts * N * K * itemsize bytes: each hit weight is read once
 
 PyTorch's own bfloat16 matmul reaches 20 GFLOP/s without AVX-512 and its fp32 one needs four rows'
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from caravan_kernels.cpu.widen import WIDENED, as_array, widen
 
-MANY_ROWS = 64  # rows of x from which sgemm on a widened block is faster; measured on AVX2
+MANY_ROWS = 128  # rows of x from which sgemm on a widened block is faster; measured on AVX2
 WIDE_BLOCK = 512  # rows of w widened at a time: 512 x 5120 fp32 is 10 MB, about a share of L3
 TASKS_PER_THREAD = 8  # blocks of N that even out experts of unequal rows
 
@@ -43,35 +43,37 @@ def _grouped_rows(
         weight = w[experts[hit]]
         first, last = starts[hit], starts[hit + 1]
         end = (block + 1) * num_outputs // blocks
-        scratch = np.empty((2, width), np.uint32)
-        for n in range(block * num_outputs // blocks, end, 2):
-            other = min(n + 1, end - 1)  # an odd block's last row is computed twice
-            w0 = widen(weight[n], scratch[0])
-            w1 = widen(weight[other], scratch[1])
+        scratch = np.empty((4, width), np.uint32)
+        for n in range(block * num_outputs // blocks, end, 4):
+            # the rows past a block's last one are that one again
+            n1, n2, n3 = min(n + 1, end - 1), min(n + 2, end - 1), min(n + 3, end - 1)
+            w0, w1 = widen(weight[n], scratch[0]), widen(weight[n1], scratch[1])
+            w2, w3 = widen(weight[n2], scratch[2]), widen(weight[n3], scratch[3])
             t = first
-            while t + 4 <= last:
-                x0, x1, x2, x3 = x[t], x[t + 1], x[t + 2], x[t + 3]
-                a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = np.float32(0)
+            while t + 2 <= last:
+                x0, x1 = x[t], x[t + 1]
+                a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = np.float32(0)
                 for k in range(width):
                     a0 += w0[k] * x0[k]
                     a1 += w0[k] * x1[k]
-                    a2 += w0[k] * x2[k]
-                    a3 += w0[k] * x3[k]
                     b0 += w1[k] * x0[k]
                     b1 += w1[k] * x1[k]
-                    b2 += w1[k] * x2[k]
-                    b3 += w1[k] * x3[k]
-                y[t, n], y[t + 1, n], y[t + 2, n], y[t + 3, n] = a0, a1, a2, a3
-                y[t, other], y[t + 1, other], y[t + 2, other], y[t + 3, other] = b0, b1, b2, b3
-                t += 4
-            while t < last:
+                    c0 += w2[k] * x0[k]
+                    c1 += w2[k] * x1[k]
+                    d0 += w3[k] * x0[k]
+                    d1 += w3[k] * x1[k]
+                y[t, n], y[t, n1], y[t, n2], y[t, n3] = a0, b0, c0, d0
+                y[t + 1, n], y[t + 1, n1], y[t + 1, n2], y[t + 1, n3] = a1, b1, c1, d1
+                t += 2
+            if t < last:
                 x0 = x[t]
-                a0 = b0 = np.float32(0)
+                a0 = b0 = c0 = d0 = np.float32(0)
                 for k in range(width):
                     a0 += w0[k] * x0[k]
                     b0 += w1[k] * x0[k]
-                y[t, n], y[t, other] = a0, b0
-                t += 1
+                    c0 += w2[k] * x0[k]
+                    d0 += w3[k] * x0[k]
+                y[t, n], y[t, n1], y[t, n2], y[t, n3] = a0, b0, c0, d0
 
 
 def _few_rows(x: Tensor, weight_EJK: Tensor, experts: Tensor, starts: Tensor) -> Tensor:
