@@ -25,10 +25,14 @@ def allocate_arena(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """[G, 2, P, B, K, D]: keys and values of every page. Zeros: nobody reads another's past."""
+    """[G, 2, P, B, K, D]: keys and values of every page.
+
+    Not cleared: no slot is read before its token is written, and on the CPU memory that no request
+    has used yet is never touched.
+    """
     heads = (architecture.num_kv_heads, architecture.head_dim)
     shape = (layout.slice_layers, 2, num_pages, layout.block_len, *heads)
-    return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.empty(shape, dtype=dtype, device=device)
 
 
 def layer_caches(architecture: Architecture, layout: KVLayout, arena: Tensor) -> list[LayerCache]:
