@@ -91,7 +91,9 @@ class SchedulerConfig:
     """How many requests and tokens share a step."""
 
     max_num_seqs: int = setting(256, "most requests that run at once")
-    max_num_batched_tokens: int = setting(2048, "most tokens in one step")
+    max_num_batched_tokens: int = setting(
+        512, "most tokens in one step: a longer prompt shares several, and others go on between"
+    )
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "max_num_seqs", "max_num_batched_tokens")
