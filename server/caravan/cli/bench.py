@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from caravan.cli.flags import Subparsers, add_flags, add_model, read
-from caravan.config import CacheConfig, EngineConfig, ModelConfig, SchedulerConfig
+from caravan.cli.flags import Subparsers, add_engine_flags, read_engine
 from caravan.errors import ConfigError
 
 
@@ -21,7 +20,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "first token (TTFT), time per output token (TPOT) and how close decoding comes to the "
         "time that reading the weights takes.",
     )
-    add_model(parser)
+    add_engine_flags(parser)
     parser.add_argument("--input-len", type=int, default=256, metavar="N", help="prompt tokens")
     parser.add_argument("--output-len", type=int, default=64, metavar="N", help="new tokens")
     parser.add_argument(
@@ -29,8 +28,6 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="runs; medians count")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write figures to")
-    for config in (ModelConfig, CacheConfig, SchedulerConfig):
-        add_flags(parser, config)
     parser.set_defaults(run=run)
 
 
@@ -41,11 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     environment.prepare()
     from caravan.cli.bench_engine import Workload, measure  # torch comes with it
 
-    config = EngineConfig(
-        model=read(arguments, ModelConfig),
-        cache=read(arguments, CacheConfig),
-        scheduler=read(arguments, SchedulerConfig),
-    )
+    config = read_engine(arguments)
     for name in ("input_len", "output_len", "repeats"):
         if getattr(arguments, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1")

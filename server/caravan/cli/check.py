@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caravan.cli.flags import Subparsers, add_flags, add_model, read
-from caravan.config import CacheConfig, EngineConfig, ModelConfig, SchedulerConfig
+from caravan.cli.flags import Subparsers, add_engine_flags, read_engine
+from caravan.config import EngineConfig
 from caravan.model.architecture import Architecture
 from caravan.model.footprint import Footprint, footprint
 from caravan.model.manifest import check_checkpoint
@@ -30,19 +30,13 @@ def add_parser(subparsers: Subparsers) -> None:
         help="show what a model takes",
         description="Shows what would be loaded, the memory it takes, and the longest context.",
     )
-    add_model(parser)
-    for config in (ModelConfig, CacheConfig, SchedulerConfig):
-        add_flags(parser, config)
+    add_engine_flags(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table. Raises ConfigError for what `serve` would refuse, on this machine too."""
-    config = EngineConfig(
-        model=read(arguments, ModelConfig),
-        cache=read(arguments, CacheConfig),
-        scheduler=read(arguments, SchedulerConfig),
-    )
+    config = read_engine(arguments)
     directory = resolve_model(config.model.model, weights=False)
     architecture = Architecture.from_directory(directory)
     dtype = architecture.dtype if config.model.dtype == "auto" else config.model.dtype

@@ -9,6 +9,8 @@ import types
 from collections.abc import Callable
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from caravan.config import CacheConfig, EngineConfig, ModelConfig, SchedulerConfig
+
 ConfigT = TypeVar("ConfigT")
 Subparsers = Any  # argparse's own type of add_subparsers() is private
 
@@ -39,6 +41,22 @@ def add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
                 help=_help(field),
                 **_kind(hints[field.name]),
             )
+
+
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """MODEL, and the flags of everything that the engine is told."""
+    add_model(parser)
+    for config in (ModelConfig, CacheConfig, SchedulerConfig):
+        add_flags(parser, config)
+
+
+def read_engine(arguments: argparse.Namespace) -> EngineConfig:
+    """What `add_engine_flags` let the user say. Raises ConfigError."""
+    return EngineConfig(
+        model=read(arguments, ModelConfig),
+        cache=read(arguments, CacheConfig),
+        scheduler=read(arguments, SchedulerConfig),
+    )
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

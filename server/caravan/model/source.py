@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -25,6 +24,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 from caravan import __version__
 from caravan.errors import ConfigError
 from caravan.model import demo
+from caravan.user_cache import cache_directory
 
 _DESCRIPTIONS = ["*.json", "tokenizer.model"]
 _WEIGHTS = ["*.safetensors"]
@@ -102,48 +102,26 @@ def _explain(repo_id: str, error: Exception) -> NoReturn:
 
 
 def _demo_directory() -> Path:
-    """The demo in the user's cache, or under the temporary directory if that is not writable."""
     # The name changes with the module, so an old demo is never taken for the present one.
     fingerprint = hashlib.sha256(Path(demo.__file__).read_bytes()).hexdigest()[:8]
-    name = f"demo-{__version__}-{fingerprint}"
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return _cached_demo(cache / "caravan" / name)
-    except (OSError, RuntimeError):  # RuntimeError: this user has no home
-        return _cached_demo(_temporary_cache() / name)
+    return _cached_demo(cache_directory() / f"demo-{__version__}-{fingerprint}")
 
 
 def _cached_demo(target: Path) -> Path:
     """Writes beside `target` and renames, so that it is whole whenever it exists."""
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=target.parent))
     try:
         demo.write_demo(scratch)
         scratch.chmod(0o755)
         scratch.rename(target)
-    except OSError:
+    except OSError as error:
         if not target.is_dir():  # else another start was faster
-            raise
+            raise ConfigError(
+                f"the demo model, 40 MB, cannot be written to {target.parent}: {error.strerror}; "
+                "make room, set XDG_CACHE_HOME, or give a model directory"
+            ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
-
-
-def _temporary_cache() -> Path:
-    """This user's own directory: nobody else may plant a model in it."""
-    directory = Path(tempfile.gettempdir()) / f"caravan-{os.getuid()}"
-    try:
-        directory.mkdir(mode=0o700, exist_ok=True)
-        owner = directory.lstat().st_uid
-    except OSError as error:
-        raise ConfigError(
-            "the demo model needs a place for 40 MB: neither the cache directory nor "
-            f"{directory} can be written; set XDG_CACHE_HOME, or give a model directory"
-        ) from error
-    if directory.is_symlink() or owner != os.getuid():
-        raise ConfigError(
-            f"{directory} belongs to someone else; set XDG_CACHE_HOME to a writable directory"
-        )
-    return directory

@@ -1,8 +1,10 @@
-"""Settings of the process that have to be made before torch is imported. Imports nothing heavy."""
+"""Settings of the process that have to be made before torch and numba are imported."""
 
 from __future__ import annotations
 
 import os
+
+from caravan.user_cache import cache_directory
 
 SETTINGS = {
     # PyTorch and numba keep a pool of OpenMP threads each and alternate several times in every
@@ -17,6 +19,12 @@ SETTINGS = {
 
 
 def prepare() -> None:
-    """Makes the settings, where the user has not made them."""
+    """Makes the settings, where the user has not made them. Raises ConfigError.
+
+    numba keeps compiled kernels beside their source by default and cannot be imported with them
+    where that is read-only, as in many containers.
+    """
+    if "NUMBA_CACHE_DIR" not in os.environ:
+        os.environ["NUMBA_CACHE_DIR"] = str(cache_directory() / "kernels")
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)

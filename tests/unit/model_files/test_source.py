@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -84,6 +85,16 @@ def test_interrupted_start_leaves_no_half_demo(
     check_checkpoint(resolve_model(""), Architecture.from_directory(resolve_model("")))
 
 
+def test_a_full_disk_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(directory: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(demo, "write_demo", full)
+    with pytest.raises(ConfigError, match=r"cannot be written to .*No space left on device"):
+        resolve_model("")
+    assert not list((cache / "caravan").iterdir())
+
+
 def test_default_cache_is_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -103,7 +114,7 @@ def test_unwritable_cache_falls_back_to_a_private_temporary_directory(
 def test_nowhere_to_write(cache: Path, tmp_path: Path) -> None:
     cache.write_text("")
     (tmp_path / "tmp").rmdir()
-    with pytest.raises(ConfigError, match=r"place for 40 MB.*set XDG_CACHE_HOME"):
+    with pytest.raises(ConfigError, match=r"needs a place for its cache.*set XDG_CACHE_HOME"):
         resolve_model("")
 
 
