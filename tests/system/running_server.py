@@ -119,11 +119,14 @@ class RunningServer:
 
     def _port(self) -> int | None:
         """Of the listening socket, as the kernel knows it."""
-        inodes = {
-            match[1]
-            for entry in Path(f"/proc/{self.process.pid}/fd").iterdir()
-            if (match := re.match(r"socket:\[(\d+)\]", str(entry.readlink())))
-        }
+        inodes = set()
+        for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            try:
+                target = str(entry.readlink())
+            except FileNotFoundError:
+                continue  # closed meanwhile
+            if match := re.match(r"socket:\[(\d+)\]", target):
+                inodes.add(match[1])
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and fields[9] in inodes:  # LISTEN
