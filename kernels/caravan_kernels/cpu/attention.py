@@ -64,9 +64,14 @@ def _decode(
                 scores[g, j] = score * scale
                 g += 1
         total = np.empty(groups, np.float32)
-        for g in range(groups):
-            scores[g] = np.exp(scores[g] - scores[g].max())
-            total[g] = scores[g].sum()
+        for g in range(groups):  # loops: numba compiles array expressions four times as long
+            line, best, summed = scores[g], scores[g, 0], np.float32(0)
+            for j in range(1, length):
+                best = max(best, line[j])
+            for j in range(length):
+                line[j] = np.exp(line[j] - best)
+                summed += line[j]
+            total[g] = summed
         result = np.zeros((groups, head_dim), np.float32)
         for j in range(length):
             value = widen(v[table[j // block_len], j % block_len, kv_head], scratch)
@@ -75,7 +80,8 @@ def _decode(
                 for d in range(head_dim):
                     line[d] += weight * value[d]
         for g in range(groups):
-            out[row, kv_head * groups + g] = result[g] / total[g]
+            for d in range(head_dim):
+                out[row, kv_head * groups + g, d] = result[g, d] / total[g]
 
 
 def _attend(q_LHD: Tensor, k_CKD: Tensor, v_CKD: Tensor, out_LHD: Tensor) -> None:

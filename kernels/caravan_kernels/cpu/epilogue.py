@@ -44,7 +44,8 @@ def _epilogue(
                     row[2 * pair] = even * turn.real - odd * turn.imag
                     row[2 * pair + 1] = even * turn.imag + odd * turn.real
             else:
-                row[:] = source
+                for d in range(head_dim):
+                    row[d] = source[d]
             scale = np.float32(1)
             if norm_eps > 0:
                 squares = np.float32(0)
