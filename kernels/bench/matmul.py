@@ -14,6 +14,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -22,7 +23,7 @@ from caravan.worker import environment
 environment.prepare()
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 import caravan_kernels as kernels
 
@@ -79,8 +80,8 @@ def main() -> None:
             x = torch.randn(rows, inputs)
             low = x.to(weight.dtype)
             ours, theirs, ratio = pairs(
-                lambda x=x, w=weight: kernels.linear(x, w),  # type: ignore[misc]
-                lambda x=low, w=weight: F.linear(x, w),  # type: ignore[misc]
+                partial(kernels.linear, x, weight),
+                partial(F.linear, low, weight),
                 arguments.repeats,
             )
             share = weight.nbytes / rate / ours

@@ -8,7 +8,7 @@ that have no kernels of their own yet.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from caravan_kernels.paged import PagedSegments

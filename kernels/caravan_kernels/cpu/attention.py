@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from numba import njit, prange
 from numpy.typing import NDArray
 from torch import Tensor

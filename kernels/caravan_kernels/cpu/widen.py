@@ -1,7 +1,7 @@
 """Rows of weights or of the cache to fp32 and back, inside a numba kernel.
 
 bfloat16 is the upper half of a float32, so widening is a shift. numba has no bfloat16: such tensors
-come in as uint16.
+come in as uint16. Overloads carry no annotations: numba compares their signatures to the letter.
 """
 
 from __future__ import annotations
@@ -30,12 +30,11 @@ def widen(row: NDArray[np.generic], scratch: NDArray[np.uint32]) -> NDArray[np.f
 
 
 @overload(widen, inline="always")
-def _widen(row, scratch):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    # numba compares these signatures to the letter, annotations included, so there are none
+def _widen(row, scratch):  # type: ignore[no-untyped-def]
     if row.dtype == types.float32:
         return lambda row, scratch: row
 
-    def from_bfloat16(row, scratch):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def from_bfloat16(row, scratch):  # type: ignore[no-untyped-def]
         for i in range(row.shape[0]):
             scratch[i] = np.uint32(row[i]) << np.uint32(16)
         return scratch.view(np.float32)
@@ -49,12 +48,12 @@ def narrow(row: NDArray[np.float32], target: NDArray[np.generic]) -> None:
 
 
 @overload(narrow)
-def _narrow(row, target):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    def to_float32(row, target):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _narrow(row, target):  # type: ignore[no-untyped-def]
+    def to_float32(row, target):  # type: ignore[no-untyped-def]
         for i in range(row.shape[0]):
             target[i] = row[i]
 
-    def to_bfloat16(row, target):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def to_bfloat16(row, target):  # type: ignore[no-untyped-def]
         bits = row.view(np.uint32)
         for i in range(row.shape[0]):
             upper = bits[i] >> np.uint32(16)

@@ -6,17 +6,6 @@ import os
 
 from caravan.user_cache import cache_directory
 
-SETTINGS = {
-    # PyTorch and numba keep a pool of OpenMP threads each and alternate several times in every
-    # layer. A pool that spins on takes the other's cores: 600 ms instead of 50 for a decode step on
-    # two busy cores. One that sleeps at once costs 30 us more for each of the step's 100 kernels.
-    # So idle threads spin for some microseconds only.
-    "GOMP_SPINCOUNT": "5000",
-    # Large tensors in huge pages: decoding a 1.7 B model is some 20 % faster, for 3 s more of
-    # loading.
-    "THP_MEM_ALLOC_ENABLE": "1",
-}
-
 
 def prepare() -> None:
     """Makes the settings, where the user has not made them. Raises ConfigError.
@@ -26,5 +15,8 @@ def prepare() -> None:
     """
     if "NUMBA_CACHE_DIR" not in os.environ:
         os.environ["NUMBA_CACHE_DIR"] = str(cache_directory() / "kernels")
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    # PyTorch and numba keep a pool of OpenMP threads each and alternate several times in every
+    # layer. A pool that spins on takes the other's cores: on busy ones a decode step took ten times
+    # as long. One that sleeps at once costs some 30 us more for each of the step's 100 kernels. So
+    # idle threads spin for some microseconds only.
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
