@@ -30,6 +30,13 @@ def _at_least(config: object, minimum: int, *names: str) -> None:
             raise ConfigError(f"{flag} is {value}; it must be at least {minimum}")
 
 
+def _above_zero(config: object, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) <= 0:
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag} is {getattr(config, name)}; it must be above 0")
+
+
 def _only(config: object, name: str, value: str, reason: str) -> None:
     given = getattr(config, name)
     if given != value:
@@ -76,8 +83,12 @@ class CacheConfig:
         0.9, "share of a GPU's memory that weights and cache may take together"
     )
 
+    image_cache_memory_bytes: int = setting(
+        1 << 28, "bytes of the encoded tiles of pictures that are kept for their next use"
+    )
+
     def __post_init__(self) -> None:
-        _at_least(self, 1, "block_size", "kv_cache_memory_bytes")
+        _at_least(self, 1, "block_size", "kv_cache_memory_bytes", "image_cache_memory_bytes")
         if not 0 < self.gpu_memory_utilization <= 1:
             raise ConfigError(
                 f"--gpu-memory-utilization is {self.gpu_memory_utilization}; "
@@ -95,8 +106,12 @@ class SchedulerConfig:
         512, "most tokens in one step: a longer prompt shares several, and others go on between"
     )
 
+    max_num_batched_tiles: int = setting(
+        4, "most tiles of pictures encoded in one step: a larger picture shares several"
+    )
+
     def __post_init__(self) -> None:
-        _at_least(self, 1, "max_num_seqs", "max_num_batched_tokens")
+        _at_least(self, 1, "max_num_seqs", "max_num_batched_tokens", "max_num_batched_tiles")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +121,35 @@ class EngineConfig:
     model: ModelConfig = ModelConfig()
     cache: CacheConfig = CacheConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageConfig:
+    """Pictures in requests: how many, how large, and where they may come from."""
+
+    limit_images_per_prompt: int = setting(10, "most images in one request; 0: none")
+    allowed_media_domains: tuple[str, ...] = setting(
+        (), "host that images may be downloaded from, and no other; may be given several times"
+    )
+    allowed_private_hosts: tuple[str, ...] = setting(
+        (), "host that may have a private address; may be given several times"
+    )
+    max_image_bytes: int = setting(20 << 20, "largest image file in bytes")
+    max_image_pixels: int = setting(40_000_000, "largest image in pixels")
+    image_timeout: float = setting(10.0, "seconds that one image may take to download, or to decode")
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "limit_images_per_prompt")
+        _at_least(self, 1, "max_image_bytes", "max_image_pixels")
+        _above_zero(self, "image_timeout")
+        for name in ("allowed_media_domains", "allowed_private_hosts"):
+            for host in getattr(self, name):
+                if not host or any(character in host for character in "/:@* "):
+                    flag = "--" + name.replace("_", "-")
+                    raise ConfigError(
+                        f"{flag} is {host!r}; give a host name or address alone, without scheme, "
+                        "port or wildcard"
+                    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,10 +181,7 @@ class ApiConfig:
         _at_least(self, 1, "max_queued_tokens", "max_queued_requests", "max_body_bytes")
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"--port is {self.port}; it must be between 0 and 65535")
-        for name in ("ping_interval", "engine_timeout"):
-            if getattr(self, name) <= 0:
-                flag = "--" + name.replace("_", "-")
-                raise ConfigError(f"{flag} is {getattr(self, name)}; it must be above 0")
+        _above_zero(self, "ping_interval", "engine_timeout")
         if self.shutdown_timeout < 0:
             raise ConfigError(
                 f"--shutdown-timeout is {self.shutdown_timeout}; it must be at least 0"
@@ -155,3 +196,4 @@ class ServeConfig:
 
     engine: EngineConfig = EngineConfig()
     api: ApiConfig = ApiConfig()
+    images: ImageConfig = ImageConfig()

@@ -10,7 +10,16 @@
         │   ├── UnsupportedParameter                                unsupported_parameter
         │   ├── InvalidType                                         invalid_type
         │   ├── InvalidValue                                        invalid_value
-        │   └── ContextLengthExceeded                               context_length_exceeded
+        │   ├── ContextLengthExceeded                               context_length_exceeded
+        │   └── InvalidImage            a picture that cannot be shown to the model
+        │       ├── InvalidImageUrl                                 invalid_image_url
+        │       ├── InvalidBase64Image                              invalid_base64_image
+        │       ├── FailedToDownloadImage                           failed_to_download_image
+        │       ├── EmptyImageFile                                  empty_image_file
+        │       ├── ImageFileTooLarge                               image_file_too_large
+        │       ├── UnsupportedImageMediaType                       unsupported_image_media_type
+        │       ├── ImageTooLarge                                   image_too_large
+        │       └── ImageParseError                                 image_parse_error
         ├── InvalidApiKey           401     invalid_request_error   invalid_api_key
         ├── RouteNotFound           404     invalid_request_error   not_found
         ├── ModelNotFound           404     invalid_request_error   model_not_found
@@ -113,6 +122,63 @@ class ContextLengthExceeded(InvalidRequest):
     """Prompt and completion together are longer than the model's context."""
 
     code = "context_length_exceeded"
+
+
+class InvalidImage(InvalidRequest):
+    """A picture that cannot be shown to the model; `param` is its URL's field.
+
+    Below the API the message continues the field's name, which only the API knows: "is empty".
+    """
+
+    code = "invalid_image"
+
+
+class InvalidImageUrl(InvalidImage):
+    """A URL that is not one, or of a scheme or a host that this server does not read."""
+
+    code = "invalid_image_url"
+
+
+class InvalidBase64Image(InvalidImage):
+    """A `data:` URL whose content is not base64."""
+
+    code = "invalid_base64_image"
+
+
+class FailedToDownloadImage(InvalidImage):
+    """An image that could not be downloaded; why is not said, it would map our network."""
+
+    code = "failed_to_download_image"
+
+
+class EmptyImageFile(InvalidImage):
+    """No bytes."""
+
+    code = "empty_image_file"
+
+
+class ImageFileTooLarge(InvalidImage):
+    """More bytes than the server reads."""
+
+    code = "image_file_too_large"
+
+
+class UnsupportedImageMediaType(InvalidImage):
+    """Neither JPEG nor PNG, WebP or GIF."""
+
+    code = "unsupported_image_media_type"
+
+
+class ImageTooLarge(InvalidImage):
+    """More pixels than the server decodes."""
+
+    code = "image_too_large"
+
+
+class ImageParseError(InvalidImage):
+    """A file that is damaged or ends too early."""
+
+    code = "image_parse_error"
 
 
 class InvalidApiKey(ApiError):

@@ -13,6 +13,12 @@ HEADER_START = "<|header_start|>"
 HEADER_END = "<|header_end|>"
 END_OF_MESSAGE = "<|eom|>"
 END_OF_TURN = "<|eot|>"
+IMAGE_START = "<|image_start|>"
+IMAGE_END = "<|image_end|>"
+TILE_X_SEPARATOR = "<|tile_x_separator|>"
+TILE_Y_SEPARATOR = "<|tile_y_separator|>"
+IMAGE = "<|image|>"
+PATCH = "<|patch|>"
 
 REQUIRED_SPECIALS = (
     BEGIN_OF_TEXT,

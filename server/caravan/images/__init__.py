@@ -1,0 +1,1 @@
+"""Pictures: fetched, decoded and cut into tiles. No torch."""
