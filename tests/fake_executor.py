@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from caravan.kv_layout import KVLayout
 from caravan.messages import Sampled, StepPlan, StepResult
+from caravan.tiles import TileSlots
 
 LAYOUT = KVLayout(
     block_len=4, chunk_len=16, full_slices=1, chunked_slices=3, slice_layers=1, page_bytes=64
@@ -17,6 +18,7 @@ class FakeExecutor:
 
     layout = LAYOUT
     num_pages = 256
+    tile_slots: TileSlots | None = None
     max_model_len = 200
     vocab_size = 1000
     dtype = "float32"

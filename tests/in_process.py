@@ -9,7 +9,8 @@ from pathlib import Path
 
 from caravan.config import CacheConfig, EngineConfig, ModelConfig, SchedulerConfig
 from caravan.engine.engine import Engine
-from caravan.messages import Generate, Sampling, TokenLogprobs
+from caravan.engine.handle import Submission
+from caravan.messages import Generate, Image, PlacedImage, Sampling, TokenLogprobs
 from caravan.scheduling.scheduler import Scheduler
 from caravan.worker.runner import Runner
 
@@ -23,23 +24,43 @@ class Completion:
     finish: str | None = None
 
 
-def load(directory: Path, *, block_size: int = 4, max_model_len: int | None = None) -> Runner:
+def load(
+    directory: Path,
+    *,
+    block_size: int = 4,
+    max_model_len: int | None = None,
+    image_cache_bytes: int = 1 << 20,
+) -> Runner:
     config = EngineConfig(
         model=ModelConfig(dtype="float32", device="cpu", max_model_len=max_model_len),
-        cache=CacheConfig(block_size=block_size, kv_cache_memory_bytes=64 << 20),
+        cache=CacheConfig(
+            block_size=block_size,
+            kv_cache_memory_bytes=64 << 20,
+            image_cache_memory_bytes=image_cache_bytes,
+        ),
     )
     return Runner(config, directory, lambda progress: None)
 
 
 def new_engine(
-    runner: Runner, *, num_pages: int | None = None, budget: int = 2048, max_num_seqs: int = 64
+    runner: Runner,
+    *,
+    num_pages: int | None = None,
+    budget: int = 2048,
+    tile_budget: int = 16,
+    max_num_seqs: int = 64,
 ) -> Engine:
     """A fresh scheduler over the runner's arena, or over its first `num_pages` pages."""
-    config = SchedulerConfig(max_num_seqs=max_num_seqs, max_num_batched_tokens=budget)
-    return Engine(runner, Scheduler(runner.layout, num_pages or runner.num_pages, config))
+    config = SchedulerConfig(
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=budget,
+        max_num_batched_tiles=tile_budget,
+    )
+    num_pages = num_pages or runner.num_pages
+    return Engine(runner, Scheduler(runner.layout, num_pages, config, runner.tile_slots))
 
 
-_rids = itertools.count()  # engines share a runner, which forgets a request with the next plan
+_ids = itertools.count()  # engines share a runner, which forgets a request with the next plan
 
 
 def complete(
@@ -47,9 +68,21 @@ def complete(
 ) -> list[Completion]:
     """Runs all prompts to their end; every page is back afterwards."""
     samplings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else sampling
-    completions = {next(_rids): Completion() for _ in prompts}
-    for rid, prompt, each in zip(completions, prompts, samplings, strict=True):
-        engine.add(Generate(rid, list(prompt), each))
+    return complete_all(engine, list(map(Submission, map(list, prompts), samplings)))
+
+
+def complete_all(engine: Engine, submissions: Sequence[Submission]) -> list[Completion]:
+    """The same for prompts that may show pictures."""
+    completions: dict[int, Completion] = {}
+    for prompt, sampling, images in submissions:
+        placed = []
+        for image, tile_starts in images:
+            image_id = next(_ids)
+            engine.add_image(Image(image_id, image.key, list(image.tiles), num_requests=1))
+            placed.append(PlacedImage(image_id, tile_starts))
+        rid = next(_ids)
+        completions[rid] = Completion()
+        engine.add(Generate(rid, prompt, sampling, placed))
     while engine.has_work:
         output = engine.step()
         for delta in output.deltas if output else []:

@@ -8,6 +8,7 @@ transformers, and so torch, only when it is called.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +101,20 @@ _MATRIX_STD = {"guard": 0.2}
 _VISION: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 128,  # 4 patches of 32 channels after the pixel shuffle
-    "num_hidden_layers": 1,
+    "num_hidden_layers": 2,
     "num_attention_heads": 2,
-    "image_size": 28,
+    "image_size": 56,  # 4 x 4 patches, 4 tokens
     "patch_size": 14,
-    "projector_input_dim": 32,
-    "projector_output_dim": 32,
-    "vision_output_dim": 32,
+    "projector_input_dim": 40,
+    "projector_output_dim": 40,
+    "vision_output_dim": 40,
+}
+
+VISIONS: dict[str, dict[str, Any]] = {
+    "even": _VISION,
+    # three heads of 8, 6 x 6 patches, 9 tokens
+    "odd": _VISION
+    | {"hidden_size": 24, "intermediate_size": 96, "num_attention_heads": 3, "image_size": 84},
 }
 
 
@@ -115,14 +123,16 @@ def write_checkpoint(
     variant: str = "scout",
     *,
     multimodal: bool = False,
+    vision: str = "even",
     seed: int = 0,
     max_shard_size: str = "1GB",
     **overrides: object,
 ) -> Path:
     """Writes config, fp32 weights and a byte tokenizer; returns `directory`.
 
-    `multimodal` writes Llama4ForConditionalGeneration with a vision tower and prefixed names, else
-    the text-only Llama4ForCausalLM. `overrides` replace fields of the text configuration.
+    `multimodal` writes Llama4ForConditionalGeneration with a vision tower, one of VISIONS, and
+    prefixed names, else the text-only Llama4ForCausalLM. `overrides` replace fields of the text
+    configuration.
     """
     import torch
     from transformers import (
@@ -138,7 +148,7 @@ def write_checkpoint(
     if multimodal:
         config = Llama4Config(
             text_config=text_config,
-            vision_config=dict(_VISION),
+            vision_config=dict(VISIONS[vision]),
             boi_token_index=_SPECIALS["<|image_start|>"],
             eoi_token_index=_SPECIALS["<|image_end|>"],
             image_token_index=_SPECIALS["<|patch|>"],
@@ -148,21 +158,35 @@ def write_checkpoint(
     else:
         model = Llama4ForCausalLM(text_config)
     generator = torch.Generator().manual_seed(seed)
+    # tied embeddings of 1 would predict themselves
+    word_std = 0.0 if text_config.tie_word_embeddings else 1.0
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.dim() == 1:
-                parameter.normal_(1.0, 0.2, generator=generator)
+            if name.startswith(("vision_model.", "multi_modal_projector.")):
+                mean, std = _vision_spread(name, parameter.shape)
+            elif parameter.dim() == 1:
+                mean, std = 1.0, 0.2
             else:
-                # tied embeddings of 1 would predict themselves
-                large = "embed_tokens" in name and not text_config.tie_word_embeddings
-                std = 1.0 if large else _MATRIX_STD.get(variant, 0.22)
-                parameter.normal_(0.0, std, generator=generator)
+                large = word_std if "embed_tokens" in name else 0.0
+                mean, std = 0.0, large or _MATRIX_STD.get(variant, 0.22)
+            parameter.normal_(mean, std, generator=generator)
     model.generation_config.update(
         bos_token_id=fields["bos_token_id"], eos_token_id=fields["eos_token_id"]
     )
     model.save_pretrained(directory, max_shard_size=max_shard_size)
     write_byte_tokenizer(directory)
     return directory
+
+
+def _vision_spread(name: str, shape: Sequence[int]) -> tuple[float, float]:
+    """Mean and deviation under which everything matters: image rows are as large as words."""
+    if name.endswith(".bias"):
+        return 0.0, 0.3
+    if name.endswith("_embedding") or "positional_embedding" in name:
+        return 0.0, 1.0
+    if len(shape) == 1:
+        return 1.0, 0.2
+    return 0.0, (1.0 if "projector" in name else 1.5) * shape[-1] ** -0.5
 
 
 def load_oracle(directory: Path) -> Any:
@@ -181,4 +205,17 @@ def load_oracle(directory: Path) -> Any:
         attn_implementation="eager",
         dtype="float32",
         key_mapping=prefix,
+    ).eval()
+
+
+def load_multimodal_oracle(directory: Path) -> Any:
+    """Transformers' model with its vision tower, which takes input_ids and pixel_values."""
+    from transformers import Llama4Config, Llama4ForConditionalGeneration
+
+    config = Llama4Config.from_pretrained(directory)
+    text_config = config.text_config
+    if text_config.attention_chunk_size is None:  # as in load_oracle
+        text_config.attention_chunk_size = text_config.max_position_embeddings
+    return Llama4ForConditionalGeneration.from_pretrained(
+        directory, config=config, attn_implementation="eager", dtype="float32"
     ).eval()

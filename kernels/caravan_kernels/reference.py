@@ -3,6 +3,8 @@ that have no kernels of their own yet.
 
     T tokens, H query heads, K key and value heads, D head dim, G = H / K, P pages, B block_len,
     E experts, I expert width, X = H + 2K heads of q, k and v side by side
+
+In `vision_attention`: N tiles, P positions of a tile.
 """
 
 from __future__ import annotations
@@ -33,6 +35,15 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
+def rotate_pairs(x: Tensor, turns: Tensor) -> Tensor:
+    """Each pair (x[2i], x[2i + 1]) as a complex number, times turns[i]: x's shape and dtype.
+
+    x [..., D], turns complex64 [..., D / 2], broadcast; fp32 inside.
+    """
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * turns).flatten(-2).type_as(x)
+
+
 def qkv_epilogue(
     qkv_TXD: Tensor,
     k_PBKD: Tensor,
@@ -54,8 +65,7 @@ def qkv_epilogue(
     num_rotated = qkv_TXD.shape[1] - num_kv_heads
     qk, v_TKD = qkv_TXD[:, :num_rotated], qkv_TXD[:, num_rotated:]
     if rope_TF is not None:
-        pairs = torch.view_as_complex(qk.float().reshape(*qk.shape[:-1], -1, 2))
-        qk = torch.view_as_real(pairs * rope_TF[:, None]).flatten(2).type_as(qkv_TXD)
+        qk = rotate_pairs(qk, rope_TF[:, None])
     if norm_eps is not None:
         wide = qk.float()
         qk = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm_eps)).type_as(qk)
@@ -102,6 +112,17 @@ def paged_attention(
         weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
         out[rows] = torch.einsum("hqk,khd->qhd", weights, v).type_as(out)
     return out
+
+
+def vision_attention(q_NPHD: Tensor, k_NPHD: Tensor, v_NPHD: Tensor) -> Tensor:
+    """Attention inside each tile, nothing hidden: softmax(q k^T / sqrt(D)) v, [N, P, H, D].
+
+    Scores and sums in fp32 (fp64 where q is fp64).
+    """
+    wide = torch.float64 if q_NPHD.dtype == torch.float64 else torch.float32
+    q, k, v = (x.to(wide) for x in (q_NPHD, k_NPHD, v_NPHD))
+    scores = torch.einsum("nqhd,nkhd->nhqk", q, k) * q.shape[-1] ** -0.5
+    return torch.einsum("nhqk,nkhd->nqhd", scores.softmax(-1), v).type_as(q_NPHD)
 
 
 def moe_route(logits_TE: Tensor) -> tuple[Tensor, Tensor]:

@@ -136,7 +136,9 @@ class ImageConfig:
     )
     max_image_bytes: int = setting(20 << 20, "largest image file in bytes")
     max_image_pixels: int = setting(40_000_000, "largest image in pixels")
-    image_timeout: float = setting(10.0, "seconds that one image may take to download, or to decode")
+    image_timeout: float = setting(
+        10.0, "seconds that one image may take to download, or to decode"
+    )
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "limit_images_per_prompt")

@@ -127,10 +127,9 @@ class ContextLengthExceeded(InvalidRequest):
 class InvalidImage(InvalidRequest):
     """A picture that cannot be shown to the model; `param` is its URL's field.
 
-    Below the API the message continues the field's name, which only the API knows: "is empty".
+    Only its subclasses are raised. Below the API their messages continue the field's name, which
+    only the API knows: "is empty".
     """
-
-    code = "invalid_image"
 
 
 class InvalidImageUrl(InvalidImage):

@@ -1,6 +1,6 @@
 """The whole protocol between the processes: plain data, encoded as msgpack. No pickle.
 
-    api    --Generate | Abort | Shutdown-->            engine
+    api    --Image | Generate | Abort | Shutdown-->    engine
     api    <--Progress | Ready | StepOutput | Failed--  engine
     engine --StepPlan-->  ranks 1..N-1                 (rank 0 lives in the engine process)
     worker --StepResult--> engine
@@ -36,12 +36,29 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     logprobs: int | None = None  # None: none; n: the drawn token's and the n best's
 
 
+class Image(msgspec.Struct, frozen=True, tag="image"):
+    """api -> engine: a picture that the next `num_requests` Generates which name it share."""
+
+    image_id: int  # unique in the life of the engine
+    key: bytes  # equal keys mean equal tiles
+    tiles: list[bytes]  # uint8 [tile_size, tile_size, 3] each
+    num_requests: int  # at least 1
+
+
+class PlacedImage(msgspec.Struct, frozen=True, array_like=True):
+    """Where a prompt shows an image."""
+
+    image_id: int
+    tile_starts: list[int]  # position of each tile's first patch, ascending
+
+
 class Generate(msgspec.Struct, frozen=True, tag="generate"):
     """api -> engine: start a request. `rid` is unique in the life of the engine."""
 
     rid: int
     prompt: list[int]  # token ids, at least one
     sampling: Sampling
+    images: list[PlacedImage] = []  # in the order of the prompt
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
@@ -54,7 +71,7 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """api -> engine: exit now, with status 0."""
 
 
-ToEngine = Generate | Abort | Shutdown
+ToEngine = Image | Generate | Abort | Shutdown
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -85,6 +102,8 @@ class Stats(msgspec.Struct, frozen=True, gc=False, array_like=True):
     steps: int = 0  # counters, since the start
     preemptions: int = 0
     computed_tokens: int = 0  # tokens run through the model, recomputed ones included
+    encoded_tiles: int = 0  # tiles of pictures run through the vision encoder
+    reused_tiles: int = 0  # tiles that were there from an earlier request or turn
 
 
 class StepOutput(msgspec.Struct, frozen=True, tag="step"):
@@ -115,6 +134,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     device: str
     fingerprint: str  # changes whenever the same request could give other tokens
     load_s: float
+    takes_images: bool = False  # the checkpoint has a vision encoder
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -136,6 +156,13 @@ class Admission(msgspec.Struct, frozen=True, array_like=True):
     sampling: Sampling
 
 
+class SegmentTile(msgspec.Struct, frozen=True, array_like=True):
+    """A tile that a segment shows, whole or in part."""
+
+    start: int  # position of the tile's first patch; may lie before the segment
+    slot: int  # where the encoded tile is
+
+
 class Segment(msgspec.Struct, frozen=True, array_like=True):
     """Tokens [start, start + length) of one request; never crosses a chunk boundary.
 
@@ -149,15 +176,24 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
     full_pages: list[int]
     chunked_pages: list[int]
     samples: bool  # it ends at the request's last token, so the next one is drawn
+    tiles: list[SegmentTile] = []  # those that overlap it, ascending
+
+
+class TileToEncode(msgspec.Struct, frozen=True, array_like=True):
+    """A tile to run through the vision encoder, and where to keep the result."""
+
+    slot: int
+    pixels: bytes  # uint8 [tile_size, tile_size, 3]
 
 
 class StepPlan(msgspec.Struct, frozen=True, array_like=True):
-    """What every rank does in one step. Order: release, admit, then all segments together."""
+    """What every rank does in one step. Order: release, admit, encode, then all segments."""
 
     step: int
     released: list[int]  # rids that the worker forgets: finished, aborted or preempted
     admitted: list[Admission]
     segments: list[Segment]  # one request's in order of start; those of one token first
+    tiles: list[TileToEncode] = []
 
 
 class Sampled(msgspec.Struct, frozen=True, array_like=True):

@@ -2,7 +2,7 @@
 
     engine      gauges and counters read from its last `Stats`, one snapshot for each scrape
     speed       histograms: first token, between tokens, whole request
-    volume      tokens in and out, requests by how they ended
+    volume      tokens in and out, pictures, requests by how they ended
     HTTP        requests by route, method and status; refusals by error code
 
 A *request* is one choice of one prompt, as the scheduler sees it: `n=4` over two prompts makes
@@ -66,6 +66,14 @@ class EngineStats(Protocol):
     def computed_tokens(self) -> int:
         """Tokens run through the model since the start."""
 
+    @property
+    def encoded_tiles(self) -> int:
+        """Tiles of pictures run through the vision encoder since the start."""
+
+    @property
+    def reused_tiles(self) -> int:
+        """Tiles that were there from an earlier request, since the start."""
+
 
 class EngineCollector(Collector):
     """The engine's own numbers, read when Prometheus asks."""
@@ -98,6 +106,16 @@ class EngineCollector(Collector):
             "Tokens run through the model, recomputed ones included",
             stats.computed_tokens,
         )
+        yield CounterMetricFamily(
+            "caravan_encoded_tiles",
+            "Tiles of pictures run through the vision encoder",
+            stats.encoded_tiles,
+        )
+        yield CounterMetricFamily(
+            "caravan_reused_tiles",
+            "Tiles of pictures that were there from an earlier request",
+            stats.reused_tiles,
+        )
 
 
 class Metrics:
@@ -114,6 +132,12 @@ class Metrics:
             "prompt_cached_tokens", "Prompt tokens that the prefix cache already held"
         )
         self.generation_tokens = self._counter("generation_tokens", "Generated tokens")
+        self.images = self._counter("images", "Pictures in requests, fetched, decoded and tiled")
+        self.image_s = self._histogram(
+            "image_seconds",
+            "Fetching, decoding and tiling all pictures of a request",
+            FIRST_TOKEN_BUCKETS,
+        )
         self.finished = self._counter(
             "requests_finished", "Requests by end: stop, length, abort or error", "reason"
         )

@@ -33,7 +33,9 @@ class TiledImage:
 
     key: bytes  # 32 bytes; equal keys mean equal tiles
     grid: TileGrid
-    tiles: tuple[bytes, ...]  # each uint8 [tile_size, tile_size, 3], row by row, the global one last
+    tiles: tuple[
+        bytes, ...
+    ]  # each uint8 [tile_size, tile_size, 3], row by row, the global one last
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,13 @@ from fastapi import FastAPI
 
 from api.fake_engine import FakeEngine
 from caravan.api.app import create_app
-from caravan.config import ApiConfig
+from caravan.api.images import ImageLoader
+from caravan.config import ApiConfig, ImageConfig
 from caravan.text.defaults import GenerationDefaults
 from caravan.text.tokenizer import Tokenizer
 from caravan.text.tokenizer_model import PATTERN
-from caravan.text.vocabulary import REQUIRED_SPECIALS, Vocabulary
+from caravan.text.vocabulary import IMAGE_SPECIALS, REQUIRED_SPECIALS, Vocabulary
+from caravan.tiles import TileLayout
 
 MODEL = "meta-llama/Llama-4-Test"
 
@@ -28,8 +30,8 @@ MakeApp = Callable[[ApiConfig], FastAPI]
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
-    """Token i is byte i; after them the special tokens, so <|eot|> is 261. Vocabulary: 264."""
-    specials = [*REQUIRED_SPECIALS, "<|python_start|>", "<|python_end|>"]
+    """Token i is byte i; after them the special tokens, so <|eot|> is 261. Vocabulary: 270."""
+    specials = [*REQUIRED_SPECIALS, "<|python_start|>", "<|python_end|>", *IMAGE_SPECIALS]
     return Tokenizer(
         Vocabulary(
             source=Path("test"),
@@ -46,9 +48,25 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-def make_app(engine: FakeEngine, tokenizer: Tokenizer) -> MakeApp:
+def image_config() -> ImageConfig:
+    """Tests override it by parametrisation."""
+    return ImageConfig()
+
+
+@pytest.fixture
+async def images(image_config: ImageConfig) -> AsyncIterator[ImageLoader]:
+    """Small tiles: 4 patches of 8 x 8 pixels' tiles, at most 4 of them."""
+    layout = TileLayout(tile_size=8, tile_tokens=4, max_tiles=4)
+    async with ImageLoader(image_config, layout) as loader:
+        yield loader
+
+
+@pytest.fixture
+def make_app(engine: FakeEngine, tokenizer: Tokenizer, images: ImageLoader) -> MakeApp:
     def make(config: ApiConfig) -> FastAPI:
-        return create_app(engine, tokenizer, GenerationDefaults(), config, model_name=MODEL)
+        return create_app(
+            engine, tokenizer, GenerationDefaults(), config, model_name=MODEL, images=images
+        )
 
     return make
 

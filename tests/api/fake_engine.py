@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from caravan.engine.handle import Generation
+from caravan.engine.handle import Generation, Submission
 from caravan.errors import ApiError
 from caravan.messages import Delta, FinishReason, Progress, Ready, Sampling, Stats, TokenLogprobs
 
@@ -75,11 +75,12 @@ class FakeEngine:
         num_pages=64,
         page_bytes=1024,
         block_len=16,
-        vocab_size=264,
+        vocab_size=270,
         dtype="float32",
         device="cpu",
         fingerprint="fp-test",
         load_s=0.0,
+        takes_images=True,
     )
     loading: Progress | None = None
     stats: Stats = field(default_factory=Stats)
@@ -87,21 +88,21 @@ class FakeEngine:
     silence_s: float = 0.0
     alive: bool = True
     refusal: ApiError | None = None
-    submits: list[list[tuple[list[int], Sampling]]] = field(default_factory=list)
+    submits: list[list[Submission]] = field(default_factory=list)
     generations: list[FakeGeneration] = field(default_factory=list)
 
-    def submit(self, requests: Sequence[tuple[list[int], Sampling]]) -> list[Generation]:
+    def submit(self, requests: Sequence[Submission]) -> list[Generation]:
         if self.refusal is not None:
             raise self.refusal
         self.submits.append(list(requests))
-        new = [FakeGeneration(self.script(i, s)) for i, (_, s) in enumerate(requests)]
+        new = [FakeGeneration(self.script(i, s)) for i, (_, s, _) in enumerate(requests)]
         self.generations += new
         return [*new]
 
     @property
     def sampling(self) -> Sampling:
         """Of the first choice of the last submit."""
-        return self.submits[-1][0][1]
+        return self.submits[-1][0].sampling
 
     @property
     def all_closed(self) -> bool:

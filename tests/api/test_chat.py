@@ -32,7 +32,11 @@ def test_plain(client: openai.OpenAI, engine: FakeEngine) -> None:
         "prompt_tokens": prompt,
         "completion_tokens": len("Hello there!") + 1,
         "total_tokens": prompt + len("Hello there!") + 1,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {
+            "cached_tokens": 0,
+            "text_tokens": prompt,
+            "image_tokens": 0,
+        },
     }
     assert engine.all_closed
     assert engine.sampling.max_tokens == 200 - prompt

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +12,12 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from PIL import Image
 
 from api.conftest import MODEL, MakeApp
 from api.fake_engine import FakeEngine, say
 from caravan import errors
-from caravan.config import ApiConfig
+from caravan.config import ApiConfig, ImageConfig
 from caravan.messages import Progress
 
 BODY = {"model": MODEL, "prompt": "Hi"}
@@ -35,6 +38,28 @@ def dies(engine: FakeEngine) -> None:
 def loads(engine: FakeEngine) -> None:
     engine.ready = None
     engine.loading = Progress("weights", 3, 12, "tensors")
+
+
+def shows(url: str) -> Cause:
+    """A chat request with a picture, to a server that reads small ones only."""
+    part = {"type": "image_url", "image_url": {"url": url}}
+    return Cause(
+        body={"model": MODEL, "messages": [{"role": "user", "content": [part]}]},
+        path="/v1/chat/completions",
+    )
+
+
+def png(size: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (size, size)).save(file, "PNG")
+    return file.getvalue()
+
+
+def data_url(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+SMALL_IMAGES = ImageConfig(max_image_bytes=500, max_image_pixels=100)
 
 
 @dataclass
@@ -74,6 +99,14 @@ CAUSES: dict[type[errors.ApiError], Cause] = {
         expected={"retry-after": "17"},
     ),
     errors.EngineDead: Cause(engine=dies),
+    errors.InvalidImageUrl: shows("file:///etc/passwd"),
+    errors.InvalidBase64Image: shows("data:image/png;base64,????"),
+    errors.FailedToDownloadImage: shows("http://127.0.0.1:9/secret.png"),
+    errors.EmptyImageFile: shows(data_url(b"")),
+    errors.ImageFileTooLarge: shows(data_url(bytes(501))),
+    errors.UnsupportedImageMediaType: shows(data_url(b"%PDF-1.7 secret")),
+    errors.ImageTooLarge: shows(data_url(png(11))),
+    errors.ImageParseError: shows(data_url(png(10)[:45])),
 }
 
 
@@ -83,9 +116,10 @@ def test_every_error_class_has_a_cause() -> None:
         for value in vars(errors).values()
         if inspect.isclass(value) and issubclass(value, errors.ApiError)
     }
-    assert CAUSES.keys() == classes - {errors.ApiError}
+    assert CAUSES.keys() == classes - {errors.ApiError, errors.InvalidImage}
 
 
+@pytest.mark.parametrize("image_config", [SMALL_IMAGES], ids=[""])
 @pytest.mark.parametrize("kind", CAUSES, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_every_error(

@@ -8,6 +8,7 @@ from typing import get_type_hints
 import pytest
 from openai.types import chat
 from openai.types import completion_create_params as completion
+from openai.types.chat import chat_completion_content_part_image_param
 from openai.types.chat import chat_completion_message_function_tool_call_param as tool_call
 from openai.types.chat import completion_create_params as chat_completion
 
@@ -45,7 +46,8 @@ EXTENSIONS = {
         (schema.CompletionBody, [completion.CompletionCreateParamsStreaming], EXTENSIONS),
         (schema.StreamOptions, [chat.ChatCompletionStreamOptionsParam], set()),
         (schema.MessageItem, MESSAGES, set()),
-        (schema.TextPart, PARTS, set()),
+        (schema.ContentPart, PARTS, set()),
+        (schema.ImageUrl, [chat_completion_content_part_image_param.ImageURL], set()),
         (schema.ToolCallItem, TOOL_CALLS, set()),
         (schema.FunctionCall, [tool_call.Function], set()),
     ],

@@ -8,6 +8,7 @@ import pytest
 from api.conftest import MODEL
 from api.fake_engine import FakeEngine
 from caravan.api.app import create_app
+from caravan.api.images import ImageLoader
 from caravan.config import ApiConfig
 from caravan.messages import Sampling
 from caravan.text.defaults import GenerationDefaults
@@ -61,7 +62,7 @@ async def test_what_is_not_said_is_off(http: httpx.AsyncClient, engine: FakeEngi
     assert sampling == Sampling(max_tokens=16, stop_token_ids=STOPS)
 
 
-@pytest.mark.parametrize(("top_k", "meant"), [(-1, 0), (0, 0), (1, 1), (10**30, 264)])
+@pytest.mark.parametrize(("top_k", "meant"), [(-1, 0), (0, 0), (1, 1), (10**30, 270)])
 async def test_top_k(http: httpx.AsyncClient, engine: FakeEngine, top_k: int, meant: int) -> None:
     assert (await sampling_of(http, engine, top_k=top_k)).top_k == meant
 
@@ -75,7 +76,7 @@ async def test_ignore_eos_keeps_the_clients_own(
 
 async def test_seeds_go_up_and_wrap(http: httpx.AsyncClient, engine: FakeEngine) -> None:
     await sampling_of(http, engine, n=3, seed=2**63 - 2)
-    seeds = [sampling.seed for _, sampling in engine.submits[0]]
+    seeds = [sampling.seed for _, sampling, _ in engine.submits[0]]
     assert seeds == [2**63 - 2, 2**63 - 1, -(2**63)]
 
 
@@ -84,15 +85,17 @@ async def test_without_a_seed_every_choice_has_its_own(
 ) -> None:
     await sampling_of(http, engine, n=64)
     await sampling_of(http, engine, n=64)
-    seeds = [sampling.seed for submit in engine.submits for _, sampling in submit]
+    seeds = [sampling.seed for submit in engine.submits for _, sampling, _ in submit]
     assert len(set(seeds)) == 128
     assert all(-(2**63) <= seed < 2**63 for seed in seeds)
     assert min(seeds) < 0 < max(seeds)
 
 
-async def test_the_models_own_defaults(engine: FakeEngine, tokenizer: Tokenizer) -> None:
+async def test_the_models_own_defaults(
+    engine: FakeEngine, tokenizer: Tokenizer, images: ImageLoader
+) -> None:
     defaults = GenerationDefaults(temperature=0.6, top_p=0.9, top_k=50, eos_token_ids=(262,))
-    app = create_app(engine, tokenizer, defaults, ApiConfig(), model_name=MODEL)
+    app = create_app(engine, tokenizer, defaults, ApiConfig(), model_name=MODEL, images=images)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://test"
     ) as http:

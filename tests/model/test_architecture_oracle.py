@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import Llama4Config, Llama4TextConfig
 
 from caravan.model.architecture import Architecture
+from caravan.model.vision_architecture import VisionArchitecture
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -60,6 +61,26 @@ def assert_same(found: Architecture, oracle: Any) -> None:
         assert found.temperature_tuning.attn_scale == oracle.attn_scale
 
 
+VISION: dict[str, Any] = {
+    "hidden_size": 1408,
+    "image_size": 336,
+    "vision_output_dim": 4096,
+    "rope_theta": 1234.0,
+}
+
+
+def assert_same_vision(found: VisionArchitecture, oracle: Any) -> None:
+    assert found.hidden_size == oracle.hidden_size
+    assert found.num_layers == oracle.num_hidden_layers
+    assert found.num_heads == oracle.num_attention_heads
+    assert found.intermediate_size == oracle.intermediate_size
+    assert found.tile_size == oracle.image_size
+    assert found.patch_size == oracle.patch_size
+    assert 1 / found.shuffle == oracle.pixel_shuffle_ratio
+    assert found.adapter_size == oracle.projector_input_dim == oracle.vision_output_dim
+    assert found.rope_theta == oracle.rope_parameters["rope_theta"]
+
+
 FORMS: list[dict[str, Any]] = [
     {},
     {"num_hidden_layers": 5},
@@ -97,11 +118,15 @@ def test_files_that_transformers_writes(
     fields: dict[str, Any], multimodal: bool, tmp_path: Path
 ) -> None:
     text = Llama4TextConfig(**json.loads(json.dumps(fields)))
-    config = Llama4Config(text_config=text) if multimodal else text
+    config = Llama4Config(text_config=text, vision_config=VISION) if multimodal else text
     config.save_pretrained(tmp_path)
     ours = Architecture.from_directory(tmp_path)
     assert_same(ours, text)
-    assert ours.has_vision == multimodal
+    if not multimodal:
+        assert ours.vision is None
+        return
+    assert ours.vision is not None
+    assert_same_vision(ours.vision, config.vision_config)
 
 
 @st.composite

@@ -22,15 +22,25 @@ REAL: dict[str, dict[str, Any]] = {
     },
     "guard": {"num_local_experts": 0, "moe_layers": [], "no_rope_layer_interval": 80},
 }
+VISION: dict[str, Any] = {
+    "hidden_size": 1408,
+    "image_size": 336,
+    "vision_output_dim": 4096,
+}
 
 
 @pytest.mark.parametrize("model", REAL)
 def test_names_and_shapes_are_those_of_transformers(model: str) -> None:
-    config = Llama4Config(text_config=Llama4TextConfig(**REAL[model]))
+    config = Llama4Config(text_config=Llama4TextConfig(**REAL[model]), vision_config=dict(VISION))
     with torch.device("meta"):
-        oracle = Llama4ForConditionalGeneration(config).language_model
-    expected = {name: tuple(tensor.shape) for name, tensor in oracle.state_dict().items()}
-    architecture = Architecture.from_config({"model_type": "llama4_text", **REAL[model]})
+        oracle = Llama4ForConditionalGeneration(config)
+    expected = {
+        name.removeprefix("language_model."): tuple(tensor.shape)
+        for name, tensor in oracle.state_dict().items()
+    }
+    architecture = Architecture.from_config(
+        {"model_type": "llama4", "text_config": REAL[model], "vision_config": VISION}
+    )
     wanted = parameters(architecture)
     assert {source.tensor: source.shape for entry in wanted for source in entry.sources} == expected
     size = footprint(architecture, dtype="bfloat16", block_len=16)

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from caravan.model.architecture import Architecture
 from caravan.model.demo import special_token_ids, write_demo
-from tiny_llama4 import VARIANTS, load_oracle
+from tiny_llama4 import VARIANTS, load_multimodal_oracle, load_oracle
 
 PROMPT = (
     "<|begin_of_text|><|header_start|>user<|header_end|>\n\nHi, llama!<|eot|>"
@@ -62,7 +62,12 @@ def test_variants_are_what_they_claim(tiny_checkpoint: Callable[..., Path]) -> N
     assert not any(guard.moe)
     assert guard.chunk_len == guard.max_position_embeddings
     assert architecture("tied").tie_word_embeddings
-    assert architecture("scout", multimodal=True).has_vision
+    even = architecture("scout", multimodal=True).vision
+    odd = architecture("scout", multimodal=True, vision="odd").vision
+    assert even is not None
+    assert odd is not None
+    assert (even.tile_tokens, even.head_dim) == (4, 16)
+    assert (odd.tile_tokens, odd.head_dim, odd.num_heads) == (9, 8, 3)
     assert architecture("scout", attention_chunk_size=7).chunk_len == 7
 
 
@@ -90,3 +95,26 @@ def test_demo_replies_with_visible_text(options: dict[str, object], tmp_path: Pa
     assert len(text) > 120
     assert set(text) <= set(b"abcdefghijklmnopqrstuvwxyz ")
     assert len(set(text)) > 10
+
+
+def test_demo_replies_to_pictures_with_visible_text(tmp_path: Path) -> None:
+    """In transformers' multimodal model, which takes the demo as it is; and the picture matters."""
+    write_demo(tmp_path)
+    oracle = load_multimodal_oracle(tmp_path)
+    ids = special_token_ids()
+    picture = [ids["<|image_start|>"], ids["<|image|>"], *[ids["<|patch|>"]] * 144]
+    prompt = prompt_ids(tmp_path)
+    tokens = torch.tensor([[*prompt[:6], *picture, ids["<|image_end|>"], *prompt[6:]]])
+    replies = []
+    for seed in range(2):
+        generator = torch.Generator().manual_seed(seed)
+        pixels = torch.rand(1, 3, 336, 336, generator=generator) * 2 - 1
+        pixels[:, seed] = 1  # one is red, the other green
+        reply = oracle.generate(
+            tokens, pixel_values=pixels, max_new_tokens=60, do_sample=False, eos_token_id=None
+        )
+        replies.append(reply[0, tokens.shape[1] :].tolist())
+    for reply in replies:
+        assert set(reply) <= set(b"abcdefghijklmnopqrstuvwxyz ") | {ids["<|eot|>"]}
+        assert len(set(reply)) > 10
+    assert replies[0] != replies[1]

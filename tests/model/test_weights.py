@@ -18,7 +18,7 @@ from caravan.errors import CheckpointError
 from caravan.model.architecture import Architecture
 from caravan.model.manifest import parameters
 from caravan.model.weights import fill_dummy, load_weights
-from tiny_llama4 import VARIANTS, load_oracle
+from tiny_llama4 import VARIANTS, VISIONS, load_multimodal_oracle, load_oracle
 
 Weights = dict[str, torch.Tensor]
 
@@ -68,6 +68,32 @@ def from_oracle(oracle: Any) -> Weights:
     return found
 
 
+def vision_from_oracle(oracle: Any) -> Weights:
+    """The vision encoder's, with the projector."""
+    vision = oracle.vision_model
+    found: Weights = {
+        "patch_embedding.weight": vision.patch_embedding.linear.weight,
+        "class_embedding": vision.class_embedding,
+        "positional_embedding": vision.positional_embedding_vlm,
+        "adapter.fc1.weight": vision.vision_adapter.mlp.fc1.weight,
+        "adapter.fc2.weight": vision.vision_adapter.mlp.fc2.weight,
+        "projector.weight": oracle.multi_modal_projector.linear_1.weight,
+    }
+    modules = {"norm_pre": vision.layernorm_pre, "norm_post": vision.layernorm_post}
+    for i, layer in enumerate(vision.model.layers):
+        name, attention = f"layers.{i}.", layer.self_attn
+        modules[f"{name}attention_norm"] = layer.input_layernorm
+        modules[f"{name}attention.out"] = attention.o_proj
+        modules[f"{name}mlp_norm"] = layer.post_attention_layernorm
+        modules[f"{name}fc1"], modules[f"{name}fc2"] = layer.mlp.fc1, layer.mlp.fc2
+        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+        found[f"{name}attention.qkv.weight"] = torch.cat([part.weight for part in parts])
+        found[f"{name}attention.qkv.bias"] = torch.cat([part.bias for part in parts])
+    for name, module in modules.items():
+        found |= {f"{name}.weight": module.weight, f"{name}.bias": module.bias}
+    return {f"vision.{name}": tensor for name, tensor in found.items()}
+
+
 def assert_equal(found: Weights, expected: Weights) -> None:
     assert set(found) == set(expected)
     for name, tensor in found.items():
@@ -81,7 +107,10 @@ def test_every_parameter(
 ) -> None:
     directory = tiny_checkpoint(variant, multimodal=multimodal)
     with torch.no_grad():
-        assert_equal(load(directory), from_oracle(load_oracle(directory)))
+        expected = from_oracle(load_oracle(directory))
+        if multimodal:
+            expected |= vision_from_oracle(load_multimodal_oracle(directory))
+        assert_equal(load(directory), expected)
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
@@ -267,7 +296,9 @@ def write_zeros(path: Path, architecture: Architecture) -> None:
 
 
 def dummy(seed: int, dtype: torch.dtype = torch.float32) -> Weights:
-    architecture = Architecture.from_config(LARGE | {"hidden_size": 256, "num_local_experts": 3})
+    text = LARGE | {"hidden_size": 256, "num_local_experts": 3}
+    config = {"model_type": "llama4", "text_config": text, "vision_config": VISIONS["odd"]}
+    architecture = Architecture.from_config(config)
     weights = {
         entry.name: torch.full(entry.shape, math.nan, dtype=dtype)
         for entry in parameters(architecture)
@@ -279,7 +310,7 @@ def dummy(seed: int, dtype: torch.dtype = torch.float32) -> Weights:
 def test_dummy_weights_have_unit_gain() -> None:
     for name, tensor in dummy(0).items():
         if tensor.dim() == 1:
-            assert (tensor == 1).all(), name
+            assert (tensor == (0 if name.endswith(".bias") else 1)).all(), name
         else:
             normal = tensor * tensor.shape[-1] ** 0.5
             tolerance = 4 * normal.numel() ** -0.5

@@ -30,6 +30,7 @@ def test_check_shows_what_the_demo_takes() -> None:
     table = rows(result.stdout)
     assert table["model"] == str(resolve_model(""))
     assert table["files"].endswith(" GiB")
+    assert table["images"] == "tiles of 336 pixels, 144 tokens each, at most 17 per image"
     assert table["layers"].startswith("8: 6 chunked, 2 full; 8 with 4 experts")
     # Two full layers, two key heads of 32, keys and values, four bytes: 1024 per token.
     assert table["cache"].startswith("1,024 bytes per token")
@@ -51,17 +52,49 @@ def test_check_compares_the_files_with_the_configuration(tmp_path: Path) -> None
     model = tmp_path / "model"
     shutil.copytree(resolve_model(""), model)
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"vocab_size": 300}))
+    config["text_config"]["vocab_size"] = 300
+    (model / "config.json").write_text(json.dumps(config))
     result = run("check", str(model))
     assert result.returncode == 2
     assert "does not fit its config.json" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-def test_check_says_that_images_are_not_read(tiny_checkpoint: Callable[..., Path]) -> None:
+def test_check_shows_what_a_picture_takes(tiny_checkpoint: Callable[..., Path]) -> None:
     result = run("check", str(tiny_checkpoint("scout", multimodal=True)))
     assert result.returncode == 0, result
-    assert "of the vision encoder are not read: text only" in rows(result.stdout)["files"]
+    table = rows(result.stdout)
+    assert table["images"] == "tiles of 56 pixels, 4 tokens each, at most 17 per image"
+    assert table["vision"].endswith(" GiB")
+    assert "text only" not in table["files"]
+    assert run("check", str(tiny_checkpoint("scout"))).stdout.count("reads text only") == 1
+
+
+def test_check_says_that_there_is_no_vision_encoder(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A text-only export with the configuration of the multimodal model."""
+    shutil.copytree(tiny_checkpoint("scout"), tmp_path, dirs_exist_ok=True)
+    multimodal = tiny_checkpoint("scout", multimodal=True)
+    shutil.copy(multimodal / "config.json", tmp_path)
+    result = run("check", str(tmp_path))
+    assert result.returncode == 0, result
+    table = rows(result.stdout)
+    assert table["files"].endswith(
+        "none of the vision encoder that config.json describes: text only"
+    )
+    assert table["images"] == "none: the model reads text only"
+    assert "vision" not in table
+
+
+def test_check_says_that_a_vision_encoder_is_not_read(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The multimodal model's files with a text-only configuration."""
+    shutil.copytree(tiny_checkpoint("scout", multimodal=True), tmp_path, dirs_exist_ok=True)
+    shutil.copy(tiny_checkpoint("scout") / "config.json", tmp_path)
+    files = rows(run("check", str(tmp_path)).stdout)["files"]
+    assert files.endswith("of a vision encoder are not read: text only")
 
 
 def test_a_directory_without_safetensors_is_refused(tmp_path: Path) -> None:

@@ -8,11 +8,18 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from caravan.api.choices import Choice, Choices, Piece
 
 Json = dict[str, Any]
+
+
+class PromptSize(NamedTuple):
+    """Tokens of one prompt."""
+
+    tokens: int
+    image_tokens: int  # of them: patches of pictures, and the special tokens around them
 
 
 class Dialect(Protocol):
@@ -39,13 +46,13 @@ class Answer:
         self,
         dialect: Dialect,
         choices: Choices,
-        prompt_lens: list[int],
+        prompts: list[PromptSize],
         model: str,
         fingerprint: str,
     ) -> None:
         self.choices = choices
         self._dialect = dialect
-        self._prompt_lens = prompt_lens
+        self._prompts = prompts
         self._head = {
             "id": dialect.id_prefix + secrets.token_hex(16),
             "object": dialect.object,
@@ -83,13 +90,18 @@ class Answer:
     def _usage(self) -> Json:
         """A prompt counts once, however many choices it has; cached is what the first one found."""
         choices = list(self.choices)
-        n = len(choices) // len(self._prompt_lens)
-        prompt_tokens = sum(self._prompt_lens)
+        n = len(choices) // len(self._prompts)
+        prompt_tokens = sum(prompt.tokens for prompt in self._prompts)
+        image_tokens = sum(prompt.image_tokens for prompt in self._prompts)
         completion_tokens = sum(choice.num_tokens for choice in choices)
         cached_tokens = sum(choice.cached_tokens for choice in choices[::n])
         return {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
             "total_tokens": prompt_tokens + completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": cached_tokens},
+            "prompt_tokens_details": {
+                "cached_tokens": cached_tokens,
+                "text_tokens": prompt_tokens - image_tokens,
+                "image_tokens": image_tokens,
+            },
         }

@@ -12,6 +12,7 @@ import caravan
 from caravan.api import chat, completions, system, tokenize
 from caravan.api.auth import Authentication
 from caravan.api.edge import BodyLimit, Edge, on_http_exception
+from caravan.api.images import ImageLoader
 from caravan.api.service import Service
 from caravan.config import ApiConfig
 from caravan.engine.handle import Engine
@@ -29,11 +30,12 @@ def create_app(
     config: ApiConfig,
     *,
     model_name: str,
+    images: ImageLoader,
 ) -> FastAPI:
     """The application over one engine, which may still be loading: then it answers 503 `loading`.
 
-    `model_name` is what clients send as `model`. The app starts and stops nothing: the engine's
-    life is its owner's business.
+    `model_name` is what clients send as `model`. The app starts and stops nothing: the lives of
+    the engine and of `images` are their owner's business.
     """
     metrics = Metrics(lambda: engine.stats, caravan.__version__)
     layers = [Middleware(Edge, metrics=metrics)]
@@ -54,6 +56,7 @@ def create_app(
         tokenizer=tokenizer,
         defaults=defaults,
         config=config,
+        images=images,
         model_name=model_name,
         metrics=metrics,
         started=int(time.time()),

@@ -27,15 +27,17 @@ T = TypeVar("T")
 async def prepared(request: Request, prepare: Callable[[dict[str, Any]], T]) -> T:
     """What `prepare` makes of the request's JSON object; a large one is read in a thread.
 
+    The bytes are not kept: an answer may take minutes, and pictures in a body are megabytes.
     Raises UnsupportedMediaType, InvalidRequest, RequestTooLarge and what `prepare` raises.
     """
     require_json(request.headers.get("content-type"))
-    raw = await request.body()
+    raw = b"".join([part async for part in request.stream()])
+    return await off_loop(len(raw), lambda: prepare(parse_object(raw)))
 
-    def work() -> T:
-        return prepare(parse_object(raw))
 
-    return work() if len(raw) <= OFF_LOOP_BYTES else await asyncio.to_thread(work)
+async def off_loop(num_bytes: int, work: Callable[[], T]) -> T:
+    """What `work` returns, done in a thread if there are too many bytes for the event loop's."""
+    return work() if num_bytes <= OFF_LOOP_BYTES else await asyncio.to_thread(work)
 
 
 def json_response(

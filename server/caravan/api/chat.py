@@ -9,13 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from caravan.api.answer import Json
+from caravan.api.body import prepared
 from caravan.api.choices import Piece
+from caravan.api.conversation import load_prompt
 from caravan.api.logprobs import chat_logprobs
 from caravan.api.pipeline import Job, make_job, respond
-from caravan.api.schema import ChatBody, MessageItem
-from caravan.api.service import Service
+from caravan.api.schema import ChatBody
+from caravan.api.service import service_of
 from caravan.api.validation import validated
-from caravan.text.prompt import Message, ToolCall, render_chat
 from caravan.text.tokenizer import Tokenizer
 
 router = APIRouter()
@@ -27,32 +28,29 @@ async def create_chat_completion(request: Request) -> Response:
     return await respond(request, prepare)
 
 
-def prepare(service: Service, json_body: dict[str, Any]) -> Job:
-    """Validates, renders and tokenises. Without `max_tokens` the rest of the context is allowed.
+async def prepare(request: Request) -> Job:
+    """Validates, loads pictures, renders. Without `max_tokens` the rest of the context is allowed.
 
-    Raises InvalidRequest's subclasses and ModelNotFound.
+    Raises InvalidRequest's subclasses, ModelNotFound, Overloaded and ClientDisconnect.
     """
-    body = validated(ChatBody, json_body)
-    service.require_model(body.model)
+    service = service_of(request)
+
+    def read(json_body: dict[str, Any]) -> ChatBody:
+        body = validated(ChatBody, json_body)
+        service.require_model(body.model)
+        return body
+
+    body = await prepared(request, read)
+    prompt, images = await load_prompt(request, body.messages)
     return make_job(
         service,
         body,
         ChatDialect(service.tokenizer, logprobs=body.logprobs),
-        {"messages": render_chat(service.tokenizer, map(message, body.messages))},
+        {"messages": prompt},
         max_tokens=body.max_completion_tokens or body.max_tokens,
         default_max_tokens=None,
         logprobs=body.top_logprobs if body.logprobs else None,
-    )
-
-
-def message(item: MessageItem) -> Message:
-    """A message as the renderer takes it. Llama 4 has no role `developer` and no call ids."""
-    return Message(
-        role="system" if item.role == "developer" else item.role,
-        parts=tuple(part.text for part in item.content),
-        tool_calls=tuple(
-            ToolCall(call.function.name, call.function.arguments) for call in item.tool_calls
-        ),
+        images=images,
     )
 
 

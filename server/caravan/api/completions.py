@@ -14,14 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from caravan.api.answer import Json
+from caravan.api.body import prepared
 from caravan.api.choices import Piece
 from caravan.api.logprobs import CompletionLogprobs
 from caravan.api.pipeline import Job, make_job, respond
 from caravan.api.sampling import require_token_ids
 from caravan.api.schema import CompletionBody
-from caravan.api.service import Service
+from caravan.api.service import Service, service_of
 from caravan.api.validation import validated
-from caravan.text.prompt import render_completion
+from caravan.text.prompt import Prompt, render_completion
 from caravan.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
@@ -35,8 +36,13 @@ async def create_completion(request: Request) -> Response:
     return await respond(request, prepare)
 
 
-def prepare(service: Service, json_body: dict[str, Any]) -> Job:
+async def prepare(request: Request) -> Job:
     """Validates and tokenises. Raises InvalidRequest's subclasses and ModelNotFound."""
+    service = service_of(request)
+    return await prepared(request, lambda body: _job(service, body))
+
+
+def _job(service: Service, json_body: dict[str, Any]) -> Job:
     body = validated(CompletionBody, json_body)
     service.require_model(body.model)
     return make_job(
@@ -50,18 +56,18 @@ def prepare(service: Service, json_body: dict[str, Any]) -> Job:
     )
 
 
-def _prompts(service: Service, prompts: list[str | list[int]]) -> dict[str, list[int]]:
-    """Token ids by the name of their field."""
+def _prompts(service: Service, prompts: list[str | list[int]]) -> dict[str, Prompt]:
+    """By the name of their field."""
     vocab_size = service.loaded().vocab_size
-    tokens = {}
+    rendered = {}
     for index, prompt in enumerate(prompts):
         name = f"prompt[{index}]" if len(prompts) > 1 else "prompt"
         if isinstance(prompt, str):
-            tokens[name] = render_completion(service.tokenizer, prompt)
+            rendered[name] = render_completion(service.tokenizer, prompt)
         else:
             require_token_ids(prompt, vocab_size, name)
-            tokens[name] = prompt
-    return tokens
+            rendered[name] = Prompt(prompt)
+    return rendered
 
 
 class CompletionDialect:

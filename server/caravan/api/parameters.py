@@ -37,6 +37,6 @@ COMPLETION = frozenset({"best_of", "echo", "suffix", "user"})
 
 MESSAGE = frozenset({"audio", "function_call", "name", "refusal"})
 
-CONTENT_PART = frozenset({"file", "image_url", "input_audio", "prompt_cache_breakpoint", "refusal"})
+CONTENT_PART = frozenset({"file", "input_audio", "prompt_cache_breakpoint", "refusal"})
 
 TOOL_CALL = frozenset({"custom"})

@@ -87,7 +87,7 @@ def _token_keys(biases: dict[str, float]) -> dict[str, float]:
 
 def _text_parts(value: object) -> object:
     if not isinstance(value, (str, list)):
-        refuse("invalid_type", "must be a string or a list of text parts")
+        refuse("invalid_type", "must be a string or a list of content parts")
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
@@ -113,13 +113,30 @@ def _prompts(value: object) -> object:
     return value
 
 
-class TextPart(Body):
-    """One part of a message's content."""
+class ImageUrl(Body):
+    """Where a picture is: `data:` with its bytes in base64, `http:` or `https:`."""
+
+    url: Annotated[str, Field(min_length=1)]
+    detail: Literal["auto", "low", "high"] = "auto"
+
+
+class ContentPart(Body):
+    """One part of a message's content: a text or a picture."""
 
     unsupported = parameters.CONTENT_PART
 
-    type: Literal["text"]
-    text: str
+    type: Literal["text", "image_url"]
+    text: str | None = None
+    image_url: ImageUrl | None = None
+
+    @model_validator(mode="after")
+    def _is_what_it_says(self) -> Self:
+        for name in ("text", "image_url"):
+            if name == self.type and getattr(self, name) is None:
+                refuse("missing_required_parameter", f"is required for type `{name}`", name)
+            if name != self.type and getattr(self, name) is not None:
+                refuse("invalid_value", f"belongs to parts of type `{name}`", name)
+        return self
 
 
 class FunctionCall(Body):
@@ -145,7 +162,7 @@ class MessageItem(Body):
     unsupported = parameters.MESSAGE
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[Items[TextPart], Field(min_length=1), BeforeValidator(_text_parts)] = []
+    content: Annotated[Items[ContentPart], Field(min_length=1), BeforeValidator(_text_parts)] = []
     tool_calls: Items[ToolCallItem] = []
     tool_call_id: str | None = None
 
@@ -159,6 +176,9 @@ class MessageItem(Body):
             refuse("missing_required_parameter", "is required for role `tool`", "tool_call_id")
         if not self.content and not self.tool_calls:
             refuse("missing_required_parameter", "is required", "content")
+        for index, part in enumerate(self.content):
+            if part.image_url is not None and self.role != "user":
+                refuse("invalid_value", "belongs to messages of role `user`", f"content[{index}]")
         return self
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from caravan.api.images import ImageLoader
 from caravan.api.validation import shown
 from caravan.config import ApiConfig
 from caravan.engine.handle import Engine
@@ -26,6 +27,7 @@ class Service:
     tokenizer: Tokenizer
     defaults: GenerationDefaults
     config: ApiConfig
+    images: ImageLoader
     model_name: str
     metrics: Metrics
     started: int  # Unix time in seconds

@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from caravan.api.answer import Json
-from caravan.api.body import json_response, prepared
-from caravan.api.chat import message
+from caravan.api.body import json_response, off_loop, prepared
+from caravan.api.conversation import load_prompt
 from caravan.api.sampling import require_token_ids
 from caravan.api.schema import DetokenizeBody, TokenizeBody
 from caravan.api.service import Service, service_of
 from caravan.api.validation import validated
-from caravan.text.prompt import render_chat, render_completion
+from caravan.text.prompt import render_completion
 
 router = APIRouter()
 
@@ -24,7 +24,15 @@ router = APIRouter()
 async def tokenize(request: Request) -> Response:
     """A prompt's tokens as /v1/completions reads it, or those of a conversation as chat does."""
     service = service_of(request)
-    return json_response(await prepared(request, lambda body: _tokens(service, body)))
+    body = await prepared(request, lambda body: _validated(service, body))
+    max_model_len = service.loaded().max_model_len
+    if body.prompt is None:
+        prompt, _ = await load_prompt(request, body.messages)
+    else:
+        text = body.prompt
+        prompt = await off_loop(len(text), lambda: render_completion(service.tokenizer, text))
+    tokens = prompt.tokens
+    return json_response({"tokens": tokens, "count": len(tokens), "max_model_len": max_model_len})
 
 
 @router.post("/detokenize")
@@ -34,15 +42,10 @@ async def detokenize(request: Request) -> Response:
     return json_response(await prepared(request, lambda body: _text(service, body)))
 
 
-def _tokens(service: Service, json_body: dict[str, Any]) -> Json:
+def _validated(service: Service, json_body: dict[str, Any]) -> TokenizeBody:
     body = validated(TokenizeBody, json_body)
     service.require_model(body.model)
-    max_model_len = service.loaded().max_model_len
-    if body.prompt is not None:
-        tokens = render_completion(service.tokenizer, body.prompt)
-    else:
-        tokens = render_chat(service.tokenizer, map(message, body.messages))
-    return {"tokens": tokens, "count": len(tokens), "max_model_len": max_model_len}
+    return body
 
 
 def _text(service: Service, json_body: dict[str, Any]) -> Json:

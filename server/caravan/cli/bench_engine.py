@@ -136,7 +136,7 @@ def _check_fits(workload: Workload, runner: Runner) -> None:
 
 
 def _run(runner: Runner, config: EngineConfig, workload: Workload, floor_s: float) -> Figures:
-    scheduler = Scheduler(runner.layout, runner.num_pages, config.scheduler)
+    scheduler = Scheduler(runner.layout, runner.num_pages, config.scheduler, runner.tile_slots)
     engine = Engine(runner, scheduler)
     source = random.Random(0)
     sampling = Sampling(max_tokens=workload.output_len, temperature=0.0)

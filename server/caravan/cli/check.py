@@ -12,7 +12,7 @@ from caravan.cli.flags import Subparsers, add_engine_flags, read_engine
 from caravan.config import EngineConfig
 from caravan.model.architecture import Architecture
 from caravan.model.footprint import Footprint, footprint
-from caravan.model.manifest import check_checkpoint
+from caravan.model.manifest import check_checkpoint, served_architecture
 from caravan.model.source import resolve_model
 from caravan.text.tokenizer import Tokenizer
 
@@ -37,8 +37,12 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table. Raises ConfigError for what `serve` would refuse, on this machine too."""
     config = read_engine(arguments)
-    directory = resolve_model(config.model.model, weights=False)
-    architecture = Architecture.from_directory(directory)
+    model, load_format = config.model.model, config.model.load_format
+    directory = resolve_model(model, weights=False)
+    described = Architecture.from_directory(directory)
+    # of a Hub id only the description is fetched
+    has_files = not model or Path(model).expanduser().is_dir()
+    architecture = served_architecture(directory, load_format) if has_files else described
     dtype = architecture.dtype if config.model.dtype == "auto" else config.model.dtype
     size = footprint(
         architecture,
@@ -47,9 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
         tp_size=config.model.tensor_parallel_size,
     )
     rows = [("model", str(directory)), *_rows(architecture, size, dtype)]
-    if config.model.load_format == "auto":
+    if load_format == "auto":
         Tokenizer.from_directory(directory, architecture.vocab_size)
-        rows.insert(1, ("files", _files(config.model.model, directory, architecture)))
+        files = "not checked: they are not fetched, because they are large"
+        rows.insert(1, ("files", _files(directory, described) if has_files else files))
     _show(rows)
     device, plan = _plan(config, size)
     num_bytes = plan.num_pages * size.layout.page_bytes
@@ -71,15 +76,26 @@ def _plan(config: EngineConfig, size: Footprint) -> tuple[str, CachePlan]:
     return str(device), plan_cache(config, size, free_memory(config, device))
 
 
-def _files(model: str, directory: Path, architecture: Architecture) -> str:
+def _files(directory: Path, architecture: Architecture) -> str:
     """What the safetensors files hold. Raises CheckpointError if it does not fit config.json."""
-    if model and not Path(model).expanduser().is_dir():
-        return "not checked: of a Hub id only the description is fetched, the weights are large"
     checkpoint = check_checkpoint(directory, architecture)
     text = f"{len(checkpoint.stored)} tensors, {_gib(checkpoint.num_bytes)}"
-    if checkpoint.num_vision_tensors:
-        text += f"; {checkpoint.num_vision_tensors} of the vision encoder are not read: text only"
+    if checkpoint.num_ignored:
+        return f"{text}; {checkpoint.num_ignored} of a vision encoder are not read: text only"
+    if architecture.vision is not None and not checkpoint.has_vision:
+        return f"{text}; none of the vision encoder that config.json describes: text only"
     return text
+
+
+def _images(architecture: Architecture) -> str:
+    if architecture.vision is None:
+        return "none: the model reads text only"
+    layout = architecture.vision.tile_layout()
+    most = layout.max_tiles if layout.max_tiles == 1 else layout.max_tiles + 1
+    return (
+        f"tiles of {layout.tile_size} pixels, {layout.tile_tokens} tokens each, at most {most} "
+        "per image"
+    )
 
 
 def _show(rows: Iterable[tuple[str, str]]) -> None:
@@ -99,6 +115,7 @@ def _rows(architecture: Architecture, size: Footprint, dtype: str) -> Iterator[t
     yield "weights", f"{_gib(size.total_weight_bytes)} in {dtype}"
     for part, num_bytes in size.weight_bytes.items():
         yield f"  {part}", _gib(num_bytes)
+    yield "images", _images(architecture)
     yield "cache", f"{size.full_bytes_per_token:,} bytes per token of the context"
     chunk = f"{size.chunked_bytes_per_token:,} bytes per token of the current chunk"
     yield "", f"{chunk}, at most {size.layout.chunk_len:,} tokens"

@@ -6,7 +6,7 @@ import argparse
 
 from caravan import logs
 from caravan.cli.flags import Subparsers, add_engine_flags, add_flags, read, read_engine
-from caravan.config import ApiConfig, ServeConfig
+from caravan.config import ApiConfig, ImageConfig, ServeConfig
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -18,12 +18,17 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_engine_flags(parser)
     add_flags(parser, ApiConfig)
+    add_flags(parser, ImageConfig)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serves until a signal. Raises ConfigError."""
-    config = ServeConfig(engine=read_engine(arguments), api=read(arguments, ApiConfig))
+    config = ServeConfig(
+        engine=read_engine(arguments),
+        api=read(arguments, ApiConfig),
+        images=read(arguments, ImageConfig),
+    )
     logs.configure("api")
     from caravan.cli.serving import serve  # the web framework takes a second to import
 

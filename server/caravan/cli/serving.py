@@ -7,6 +7,7 @@ import json
 import shlex
 import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from caravan import __version__
 from caravan.api.app import create_app
+from caravan.api.images import ImageLoader
 from caravan.cli.progress import StartDisplay
 from caravan.cli.server import Server
 from caravan.cli.web import bound_socket
@@ -24,6 +26,8 @@ from caravan.model.architecture import Architecture
 from caravan.model.source import resolve_model
 from caravan.text.defaults import GenerationDefaults
 from caravan.text.tokenizer import Tokenizer
+from caravan.text.vocabulary import IMAGE_SPECIALS
+from caravan.tiles import TileLayout
 
 DEMO_NAME = "caravan-demo"
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # what listens everywhere, and how to reach it
@@ -37,18 +41,32 @@ def serve(config: ServeConfig) -> int:
     ):
         model = config.engine.model
         directory = resolve_model(model.model, weights=model.load_format == "auto")
-        vocab_size = Architecture.from_directory(directory).vocab_size
-        tokenizer = Tokenizer.from_directory(directory, vocab_size)
-        defaults = GenerationDefaults.from_directory(directory)
-        return runner.run(_serve(config, listener, directory, tokenizer, defaults))
+        files = ModelFiles.from_directory(directory)
+        return runner.run(_serve(config, listener, directory, files))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """What the API process reads of a model directory."""
+
+    tokenizer: Tokenizer
+    defaults: GenerationDefaults
+    tiles: TileLayout
+
+    @classmethod
+    def from_directory(cls, directory: Path) -> ModelFiles:
+        """Raises CheckpointError."""
+        architecture = Architecture.from_directory(directory)
+        tokenizer = Tokenizer.from_directory(directory, architecture.vocab_size)
+        tiles = TileLayout()
+        if architecture.vision is not None:
+            tokenizer.require_special(IMAGE_SPECIALS)
+            tiles = architecture.vision.tile_layout()
+        return cls(tokenizer, GenerationDefaults.from_directory(directory), tiles)
 
 
 async def _serve(
-    config: ServeConfig,
-    listener: socket.socket,
-    directory: Path,
-    tokenizer: Tokenizer,
-    defaults: GenerationDefaults,
+    config: ServeConfig, listener: socket.socket, directory: Path, files: ModelFiles
 ) -> int:
     api = config.api
     name = served_name(config.engine.model.model, api.served_model_name)
@@ -63,9 +81,12 @@ async def _serve(
             sys.stdout.flush()
 
     engine = EngineProcess(config.engine, directory, api, report)
-    app = create_app(engine.client, tokenizer, defaults, api, model_name=name)
-    with StartDisplay(Console()) as display:
-        return await Server(app, listener, engine, api.shutdown_timeout).run()
+    async with ImageLoader(config.images, files.tiles) as images:
+        app = create_app(
+            engine.client, files.tokenizer, files.defaults, api, model_name=name, images=images
+        )
+        with StartDisplay(Console()) as display:
+            return await Server(app, listener, engine, api.shutdown_timeout).run()
 
 
 def served_name(model: str, name: str | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
@@ -17,7 +17,7 @@ import zmq
 
 from caravan.config import ApiConfig
 from caravan.engine import wire
-from caravan.engine.handle import Generation
+from caravan.engine.handle import Generation, Submission
 from caravan.engine.prompt_queue import PromptQueue
 from caravan.errors import ApiError, Draining, EngineDead, StillLoading
 from caravan.messages import (
@@ -26,9 +26,10 @@ from caravan.messages import (
     Failed,
     FromEngine,
     Generate,
+    Image,
+    PlacedImage,
     Progress,
     Ready,
-    Sampling,
     Shutdown,
     Stats,
     StepOutput,
@@ -105,6 +106,7 @@ class EngineClient:
         self._socket = wire.pair(self._context)
         self._open: dict[int, _Generation] = {}
         self._next_rid = 0
+        self._next_image_id = 0
         self._ready: Ready | None = None
         self._loading: Progress | None = None
         self._stats = Stats()
@@ -164,19 +166,21 @@ class EngineClient:
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._context.destroy(linger=0)
 
-    def submit(self, requests: Sequence[tuple[list[int], Sampling]]) -> list[Generation]:
+    def submit(self, requests: Sequence[Submission]) -> list[Generation]:
         """Queues all of them or none. See handle.Engine.submit."""
         self._check_accepting()
-        for prompt, sampling in requests:
-            self._check(prompt, sampling)
-        self._queue.enter([len(prompt) for prompt, _ in requests])
+        for request in requests:
+            self._check(request)
+        self._queue.enter([len(request.prompt) for request in requests])
+        image_ids = self._send_images(requests)
         generations: list[Generation] = []
-        for prompt, sampling in requests:
+        for prompt, sampling, images in requests:
             generation = _Generation(self._next_rid, len(prompt), self._close)
             self._next_rid += 1
             self._open[generation.rid] = generation
             generations.append(generation)
-            self._send(Generate(generation.rid, prompt, sampling))
+            placed = [PlacedImage(image_ids[image.key], starts) for image, starts in images]
+            self._send(Generate(generation.rid, prompt, sampling, placed))
         if generations:
             self._idle.clear()
         return generations
@@ -212,8 +216,9 @@ class EngineClient:
         if self._ready is None:
             raise StillLoading("the model is still loading", retry_after_s=RETRY_LATER_S)
 
-    def _check(self, prompt: list[int], sampling: Sampling) -> None:
+    def _check(self, request: Submission) -> None:
         """What the API layer must have refused: here it costs one request, in the engine all."""
+        prompt, sampling, images = request
         assert self._ready, "not loaded"
         assert prompt, "empty prompt"
         assert sampling.max_tokens >= 1, sampling.max_tokens
@@ -221,6 +226,22 @@ class EngineClient:
         assert num_tokens <= self._ready.max_model_len, (num_tokens, self._ready.max_model_len)
         assert min(prompt) >= 0, min(prompt)
         assert max(prompt) < self._ready.vocab_size, max(prompt)
+        assert self._ready.takes_images or not images, "the model sees no pictures"
+        for image, starts in images:
+            assert len(starts) == len(image.tiles), (starts, len(image.tiles))
+
+    def _send_images(self, requests: Sequence[Submission]) -> dict[bytes, int]:
+        """Sends each picture once; ids by their keys."""
+        shown = {image.key: image for request in requests for image, _ in request.images}
+        uses = Counter(
+            key for request in requests for key in {image.key for image, _ in request.images}
+        )
+        image_ids = {}
+        for key, image in shown.items():
+            image_ids[key] = self._next_image_id
+            self._next_image_id += 1
+            self._send(Image(image_ids[key], key, list(image.tiles), uses[key]))
+        return image_ids
 
     def _close(self, generation: _Generation) -> None:
         self._send(Abort(generation.rid))

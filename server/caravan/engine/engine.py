@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from caravan.engine.executor import Executor
-from caravan.messages import Generate, Stats, StepOutput
+from caravan.messages import Generate, Image, Stats, StepOutput
 from caravan.scheduling.scheduler import Scheduler
 
 
@@ -26,6 +26,10 @@ class Engine:
     def stats(self) -> Stats:
         """What is held now."""
         return self._scheduler.stats()
+
+    def add_image(self, image: Image) -> None:
+        """Takes a picture of requests that follow."""
+        self._scheduler.add_image(image)
 
     def add(self, request: Generate) -> None:
         """Queues a request; it takes part in the next step that has room."""

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from caravan.kv_layout import KVLayout
 from caravan.messages import StepPlan, StepResult
+from caravan.tiles import TileSlots
 
 
 class Executor(Protocol):
@@ -18,6 +19,10 @@ class Executor(Protocol):
     @property
     def num_pages(self) -> int:
         """Pages in the arena."""
+
+    @property
+    def tile_slots(self) -> TileSlots | None:
+        """Room for encoded tiles of pictures; None if the model sees none."""
 
     @property
     def max_model_len(self) -> int:

@@ -6,9 +6,25 @@ Tests of the API put a fake in its place.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from caravan.messages import Delta, Progress, Ready, Sampling, Stats
+from caravan.tiles import TiledImage
+
+
+class ShownImage(NamedTuple):
+    """A picture, and where the prompt shows it."""
+
+    image: TiledImage
+    tile_starts: list[int]  # position of each tile's first patch
+
+
+class Submission(NamedTuple):
+    """One request for the engine."""
+
+    prompt: list[int]  # token ids
+    sampling: Sampling
+    images: Sequence[ShownImage] = ()
 
 
 class Generation(Protocol):
@@ -48,8 +64,8 @@ class Engine(Protocol):
     def alive(self) -> bool:
         """Whether the engine process runs."""
 
-    def submit(self, requests: Sequence[tuple[list[int], Sampling]]) -> list[Generation]:
-        """Queues all of them or none.
+    def submit(self, requests: Sequence[Submission]) -> list[Generation]:
+        """Queues all of them or none. Pictures that they share are sent once.
 
         Raises StillLoading, Draining, Overloaded (with `retry_after_s`) or EngineDead, always
         before anything is sent, so an HTTP status can still say so.

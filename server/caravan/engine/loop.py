@@ -21,6 +21,7 @@ from caravan.messages import (
     Failed,
     FromEngine,
     Generate,
+    Image,
     Progress,
     Ready,
     Shutdown,
@@ -99,6 +100,8 @@ def serve(engine: Engine, mailbox: Mailbox) -> None:
     while True:
         for message in mailbox.receive(0 if engine.has_work else HEARTBEAT_MS):
             match message:
+                case Image():
+                    engine.add_image(message)
                 case Generate():
                     engine.add(message)
                 case Abort(rid):
@@ -114,9 +117,10 @@ def start(mailbox: Mailbox, load: Load) -> Engine:
     order = mailbox.receive_start()
     mailbox.send(Progress(phase="start", done=0, total=1, unit="process"))
     executor = load(order.config, Path(order.directory), mailbox.send)
-    engine = Engine(
-        executor, Scheduler(executor.layout, executor.num_pages, order.config.scheduler)
+    scheduler = Scheduler(
+        executor.layout, executor.num_pages, order.config.scheduler, executor.tile_slots
     )
+    engine = Engine(executor, scheduler)
     ready = Ready(
         max_model_len=executor.max_model_len,
         num_pages=executor.num_pages,
@@ -127,6 +131,7 @@ def start(mailbox: Mailbox, load: Load) -> Engine:
         device=executor.device,
         fingerprint=executor.fingerprint,
         load_s=time.monotonic() - began,
+        takes_images=executor.tile_slots is not None,
     )
     mailbox.send(ready)
     mailbox.send(StepOutput([], engine.stats))  # or metrics would show no pages for a second

@@ -1,4 +1,4 @@
-"""Sizes and layer pattern of a Llama 4 text model, from a Hugging Face `config.json`.
+"""Sizes and layer pattern of a Llama 4 model, from a Hugging Face `config.json`.
 
     kind      config says            attention reads                    position encoding
     chunked   no_rope_layers[i] = 1  the current chunk up to the token  RoPE
@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
 from caravan.errors import CheckpointError, ConfigError
 from caravan.kv_layout import KVLayout
 from caravan.model.fields import Section, read_object
+from caravan.model.vision_architecture import VisionArchitecture, read_max_tiles
 
 WeightDtype = Literal["bfloat16", "float16", "float32"]
 ITEMSIZES: dict[WeightDtype, int] = {"bfloat16": 2, "float16": 2, "float32": 4}  # bytes
@@ -55,7 +56,7 @@ class TemperatureTuning:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
-    """The text model that a checkpoint holds."""
+    """The model that a checkpoint holds."""
 
     hidden_size: int
     num_heads: int
@@ -76,7 +77,7 @@ class Architecture:
     temperature_tuning: TemperatureTuning | None  # on full layers only
     tie_word_embeddings: bool  # lm_head is embed_tokens
     dtype: WeightDtype
-    has_vision: bool
+    vision: VisionArchitecture | None  # None: it reads text only
 
     @property
     def num_layers(self) -> int:
@@ -85,13 +86,20 @@ class Architecture:
 
     @classmethod
     def from_directory(cls, directory: Path) -> Self:
-        """Reads `directory/config.json`. Raises CheckpointError, with the file and the field."""
+        """Reads `directory/config.json`, and the image processor's file if there is one.
+
+        Raises CheckpointError, with the file and the field.
+        """
         path = directory / "config.json"
         config = read_object(path)
         quantized = directory / "hf_quant_config.json"
         if quantized.exists():
             raise CheckpointError(_quantized(f"{quantized}: quantization", read_object(quantized)))
-        return cls.from_config(config, origin=str(path))
+        architecture = cls.from_config(config, origin=str(path))
+        if architecture.vision is None:
+            return architecture
+        max_tiles = read_max_tiles(directory, architecture.vision)
+        return replace(architecture, vision=replace(architecture.vision, max_tiles=max_tiles))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], origin: str = "config.json") -> Self:
@@ -132,7 +140,7 @@ class Architecture:
                 "tie_word_embeddings", top.flag("tie_word_embeddings", False)
             ),
             dtype=_dtype(top, text),
-            has_vision=text is not top and config.get("vision_config") is not None,
+            vision=_vision(top, text),
         )
 
     def kv_layout(self, block_len: int, itemsize: int, tp_size: int = 1) -> KVLayout:
@@ -185,6 +193,12 @@ def _refuse_unsupported(top: Section, text: Section) -> None:
         raise text.refuse("hidden_act", 'Caravan supports "silu" only')
     if text.values.get("attention_bias", False) is not False:
         raise text.refuse("attention_bias", "Caravan supports false only")
+
+
+def _vision(top: Section, text: Section) -> VisionArchitecture | None:
+    if text is top or top.values.get("vision_config") is None:
+        return None
+    return VisionArchitecture.from_section(top.section("vision_config"))
 
 
 def _quantized(where: str, found: object) -> str:

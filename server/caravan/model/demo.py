@@ -1,9 +1,10 @@
 """The bundled demo model: a small Llama 4 with random weights, made on the spot.
 
 It has the real structure: chunked layers with QK norm and scaled RoPE, full layers, routed and
-shared experts, and a tokenizer of bytes and Llama 4's special tokens. It has learned nothing: its
-replies are random lower-case letters and spaces. It is there to try the server, its API and its
-cache (a chunk has 256 tokens) without a download.
+shared experts, a vision encoder with tiles of the real size, and a tokenizer of bytes and Llama 4's
+special tokens. It has learned nothing: its replies are random lower-case letters and spaces, whose
+choice depends on words and pictures alike. It is there to try the server, its API and its cache (a
+chunk has 256 tokens) without a download.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from caravan.model.architecture import Architecture
-from caravan.model.manifest import Parameter, Source, parameters
+from caravan.model.manifest import parameters
+from caravan.model.parameters import Parameter, Source
 
 SPECIAL_TOKENS = (
     "<|begin_of_text|>",
@@ -41,8 +43,7 @@ SPECIAL_TOKENS = (
 )
 VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
 
-_CONFIG: dict[str, Any] = {
-    "architectures": ["Llama4ForCausalLM"],
+_TEXT: dict[str, Any] = {
     "model_type": "llama4_text",
     "dtype": "float32",
     "vocab_size": VOCAB_SIZE,
@@ -76,11 +77,29 @@ _CONFIG: dict[str, Any] = {
     "hidden_act": "silu",
 }
 
+_VISION: dict[str, Any] = {
+    "model_type": "llama4_vision_model",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "image_size": 336,  # with patches of 14, 144 tokens per tile, as the real models have
+    "patch_size": 14,
+    "pixel_shuffle_ratio": 0.5,
+    "projector_input_dim": 64,
+    "projector_output_dim": 64,
+    "vision_output_dim": 64,
+    "num_channels": 3,
+    "hidden_act": "gelu",
+    "rope_theta": 10000.0,
+}
+
 # Channel 0 of the residual stream is a constant: embeddings set it, no layer reads or writes it,
-# and lm_head turns it into a bias per token.
+# and lm_head turns it into a bias per token. Rows of a picture have 0 there, and are never sampled.
 _CONSTANT = 16.0
 _BIAS_NEVER = -8.0
 _BIAS_END = 0.1  # replies end after some 150 letters at temperature 0.6; greedy ones do not
+_PROJECTOR_GAIN = 4.0  # makes rows of a picture about as large as word embeddings
 _LETTERS = b"abcdefghijklmnopqrstuvwxyz "
 
 
@@ -89,19 +108,30 @@ def write_demo(directory: Path) -> None:
 
     The same bytes every time, about 40 MB, in about a second.
     """
-    architecture = Architecture.from_config(_CONFIG)
-    random = np.random.default_rng(0)
-    tensors = {
-        source.tensor: _weights(parameter, source, random)
-        for parameter in parameters(architecture)
-        for source in parameter.sources
-    }
     ids = special_token_ids()
     generation = {
         "bos_token_id": ids["<|begin_of_text|>"],
         "eos_token_id": [ids[name] for name in ("<|end_of_text|>", "<|eom|>", "<|eot|>")],
     }
-    _write_json(directory / "config.json", {**_CONFIG, **generation})
+    config = {
+        "architectures": ["Llama4ForConditionalGeneration"],
+        "model_type": "llama4",
+        "dtype": "float32",
+        **generation,
+        "boi_token_index": ids["<|image_start|>"],
+        "eoi_token_index": ids["<|image_end|>"],
+        "image_token_index": ids["<|patch|>"],
+        "tie_word_embeddings": False,
+        "text_config": {**_TEXT, **generation},
+        "vision_config": _VISION,
+    }
+    random = np.random.default_rng(0)
+    tensors = {
+        _stored_name(parameter, source): _weights(parameter, source, random)
+        for parameter in parameters(Architecture.from_config(config))
+        for source in parameter.sources
+    }
+    _write_json(directory / "config.json", config)
     _write_json(
         directory / "generation_config.json",
         {**generation, "do_sample": True, "temperature": 0.6, "top_p": 0.9},
@@ -175,9 +205,15 @@ def _byte_alphabet() -> list[str]:
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
+def _stored_name(parameter: Parameter, source: Source) -> str:
+    return source.tensor if parameter.part == "vision" else f"language_model.{source.tensor}"
+
+
 def _weights(
     parameter: Parameter, source: Source, random: np.random.Generator
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
+    if parameter.part == "vision":
+        return _vision_weights(parameter, source, random)
     if len(source.shape) == 1:
         weights = np.ones(source.shape, np.float32)
         weights[0] = parameter.name == "norm.weight"
@@ -194,6 +230,20 @@ def _weights(
     elif source.transposed:
         weights[..., 0] = 0
     elif parameter.name.endswith(("out.weight", "down.weight")):
+        weights[0] = 0
+    return weights
+
+
+def _vision_weights(
+    parameter: Parameter, source: Source, random: np.random.Generator
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    if "norm" in parameter.name or parameter.name.endswith(".bias"):
+        return np.full(source.shape, not parameter.name.endswith(".bias"), np.float32)
+    weights = random.standard_normal(source.shape, np.float32)
+    if not parameter.name.endswith("_embedding"):
+        weights /= np.float32(source.shape[-1] ** 0.5)
+    if parameter.name == "vision.projector.weight":
+        weights *= _PROJECTOR_GAIN
         weights[0] = 0
     return weights
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from caravan.kv_layout import KVLayout
 from caravan.model.architecture import ITEMSIZES, Architecture, WeightDtype
-from caravan.model.manifest import Part, parameters
+from caravan.model.manifest import parameters
+from caravan.model.parameters import Part
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +19,8 @@ class Footprint:
     weight_bytes: Mapping[Part, int]  # on one rank
     layout: KVLayout  # on one rank
     max_position_embeddings: int  # tokens
+    tile_tokens: int  # rows that a tile of a picture becomes; 0 if the model reads text only
+    tile_bytes: int  # what they take while a request still needs them
 
     @property
     def total_parameters(self) -> int:
@@ -58,6 +61,8 @@ def footprint(
     Raises ConfigError if the model cannot be split over `tp_size` ranks.
     """
     itemsize = ITEMSIZES[dtype]
+    vision = architecture.vision
+    tile_tokens = 0 if vision is None else vision.tile_tokens
     num_parameters: dict[Part, int] = {}
     weight_bytes: dict[Part, int] = {}
     for parameter in parameters(architecture):
@@ -70,4 +75,6 @@ def footprint(
         weight_bytes=weight_bytes,
         layout=architecture.kv_layout(block_len, itemsize, tp_size),
         max_position_embeddings=architecture.max_position_embeddings,
+        tile_tokens=tile_tokens,
+        tile_bytes=tile_tokens * architecture.hidden_size * itemsize,
     )

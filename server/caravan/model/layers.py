@@ -1,11 +1,13 @@
-"""Embedding, projections and norm, each holding this rank's share of the weight.
+"""Embedding, projections and norms, each holding this rank's share of the weight.
 
-Weights are [out, in], as the manifest says; activations are [T, features].
+Weights are [out, in], as the manifest says; activations are [T, features]. `Linear` and `LayerNorm`
+are the vision encoder's, which every rank has whole.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import caravan_kernels as kernels
@@ -66,3 +68,30 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return kernels.rms_norm(x, self.weight, self.eps)
+
+
+class Linear(nn.Module):
+    """x [T, in] -> [T, out], the same on every rank."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
+        super().__init__()
+        self.weight = parameter(outputs, inputs)
+        self.bias = parameter(outputs) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = kernels.linear(x, self.weight)
+        return y if self.bias is None else y.add_(self.bias)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over the hidden dimension, the same on every rank."""
+
+    def __init__(self, hidden_size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = parameter(hidden_size)
+        self.bias = parameter(hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight.type_as(x), self.bias.type_as(x)
+        return F.layer_norm(x, x.shape[-1:], weight, bias, self.eps)

@@ -1,4 +1,4 @@
-"""The decoder stack and the language-model head."""
+"""The decoder stack, the language-model head, and the vision encoder beside them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from caravan.model.layers import Embedding, RMSNorm, parameter
 from caravan.model.parallel import TensorParallel
 from caravan.model.rope import rope_table, temperature
 from caravan.model.step import LayerCache, StepInput
+from caravan.model.vision import VisionEncoder
 
 
 class Layer(nn.Module):
@@ -77,14 +78,36 @@ class Llama4(nn.Module):
                 tied = self.embed_tokens.weight if a.tie_word_embeddings else None
                 head = parameter(group.share(a.vocab_size), a.hidden_size) if tied is None else tied
                 self.lm_head = Head(head, group)
+                self.vision = self._new_vision(device)
         finally:
             torch.set_default_dtype(previous)
         self.rope_table = rope_table(a, min(a.chunk_len, max_model_len)).to(device)
+
+    def _new_vision(self, device: torch.device) -> VisionEncoder | None:
+        vision = self.architecture.vision
+        if vision is None:
+            return None
+        return VisionEncoder(
+            vision,
+            outputs=self.architecture.hidden_size,
+            activation_dtype=self.activation_dtype,
+            device=device,
+        )
+
+    @torch.inference_mode()
+    def encode_tiles(self, tiles_NSSC: Tensor) -> Tensor:
+        """Tiles uint8 [N, tile_size, tile_size, 3] -> [N, tile_tokens, hidden]."""
+        assert self.vision is not None, "the model reads text only"
+        features: Tensor = self.vision(tiles_NSSC)
+        return features
 
     @torch.inference_mode()
     def forward(self, step: StepInput, caches: Sequence[LayerCache]) -> Tensor:
         """One step: [S, vocabulary] fp32, and every token's K and V in the pages of `caches`."""
         x = self.embed_tokens(step.token_ids_T).to(self.activation_dtype)
+        if step.image_rows_I is not None:
+            assert step.image_features_IH is not None, step
+            x[step.image_rows_I] = step.image_features_IH.to(x.dtype)
         kinds = {True: self._chunked_input(step), False: self._full_input(step)}
         for layer, cache in zip(self.layers, caches, strict=True):
             kind = kinds[bool(layer.chunked)]

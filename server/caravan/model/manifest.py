@@ -18,51 +18,26 @@ size, F the dense layers'.
     layers.0.ffn.down.weight            [H, F]
     norm.weight                      [H]
     lm_head.weight                   [V, H]              absent if tied: it is embed_tokens
+
+`manifest_vision` lists the vision encoder's.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
+from caravan.config import LoadFormat
 from caravan.errors import CheckpointError
 from caravan.model.architecture import Architecture
 from caravan.model.checkpoint_files import ITEMSIZES, StoredTensor, abridged, read_headers
-
-Part = Literal["embeddings", "attention", "experts", "shared", "dense", "head"]
+from caravan.model.manifest_vision import vision_parameters
+from caravan.model.parameters import Parameter, Part, Source, whole
 
 _TEXT_PREFIX = "language_model."
 _VISION_PREFIXES = ("vision_model.", "multi_modal_projector.")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """A checkpoint tensor, and the rows of a parameter that it fills."""
-
-    tensor: str  # without the prefix that multimodal checkpoints have
-    shape: tuple[int, ...]  # in the checkpoint
-    rows: slice  # along the parameter's first axis, or its second if `expert` is set
-    expert: int | None = None  # index along the first axis; None: the tensor has all of them
-    transposed: bool = False  # the tensor's last two axes are the other way round
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parameter:
-    """One parameter of the model."""
-
-    name: str
-    shape: tuple[int, ...]
-    part: Part
-    split_axis: int | None  # what tensor-parallel ranks divide among them; None: each has all
-    sources: tuple[Source, ...]
-
-    def num_elements(self, tp_size: int = 1) -> int:
-        """Elements on one rank."""
-        elements = math.prod(self.shape)
-        return elements if self.split_axis is None else elements // tp_size
+_COMPUTED = ".rotary_embedding."  # a buffer that some files hold; it follows from the sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,11 +47,12 @@ class Checkpoint:
     parameters: tuple[Parameter, ...]
     stored: Mapping[str, StoredTensor]  # by Source.tensor
     num_bytes: int  # of the tensors that are loaded
-    num_vision_tensors: int  # known, and not loaded: this release reads text only
+    has_vision: bool  # whether the vision encoder is among them
+    num_ignored: int  # tensors of a vision encoder that config.json does not describe
 
 
 def parameters(architecture: Architecture, *, fused_experts: bool = True) -> tuple[Parameter, ...]:
-    """All parameters in the order of the forward pass.
+    """All parameters in the order of the forward pass, the vision encoder's last.
 
     `fused_experts`: whether the checkpoint has one tensor for all experts of a layer (Meta's
     bfloat16 files) or three for each.
@@ -95,19 +71,40 @@ def parameters(architecture: Architecture, *, fused_experts: bool = True) -> tup
             result.extend(
                 _mlp(i, "", "dense", hidden=hidden, inner=architecture.dense_intermediate_size)
             )
-    result.append(_whole("norm.weight", "head", None, "model.norm.weight", (hidden,)))
+    result.append(whole("norm.weight", "head", None, "model.norm.weight", (hidden,)))
     if not architecture.tie_word_embeddings:
         result.append(_stacked("lm_head.weight", "head", 0, hidden, "", lm_head=vocab))
+    if architecture.vision is not None:
+        result.extend(vision_parameters(architecture.vision, hidden))
     return tuple(result)
+
+
+def served_architecture(directory: Path, load_format: LoadFormat) -> Architecture:
+    """The model that is built for a directory: its config.json, but only what its files hold.
+
+    Text-only exports may keep a multimodal configuration; their model has no vision encoder. With
+    dummy weights no files are read. Raises CheckpointError as the readers of both do.
+    """
+    architecture = Architecture.from_directory(directory)
+    if load_format == "dummy" or architecture.vision is None:
+        return architecture
+    _, vision = _by_encoder(read_headers(directory))
+    return architecture if vision else replace(architecture, vision=None)
 
 
 def check_checkpoint(directory: Path, architecture: Architecture) -> Checkpoint:
     """Compares the files' headers with what the architecture needs, before any weight is read.
 
-    Raises CheckpointError that names the tensors which are missing, unknown, or of a shape or
-    type that does not fit.
+    If the files hold no vision encoder, none is needed; if config.json describes none, theirs is
+    ignored. Raises CheckpointError that names the tensors which are missing, unknown, or of a shape
+    or type that does not fit.
     """
-    stored, num_vision_tensors = _text_tensors(read_headers(directory))
+    stored, vision = _by_encoder(read_headers(directory))
+    has_vision = bool(vision) and architecture.vision is not None
+    if has_vision:
+        stored |= vision
+    else:
+        architecture = replace(architecture, vision=None)
     fused = not any(".feed_forward.experts.0." in name for name in stored)
     wanted = parameters(architecture, fused_experts=fused)
     shapes = {source.tensor: source.shape for entry in wanted for source in entry.sources}
@@ -122,17 +119,22 @@ def check_checkpoint(directory: Path, architecture: Architecture) -> Checkpoint:
         parameters=wanted,
         stored=stored,
         num_bytes=sum(tensor.num_bytes for tensor in stored.values()),
-        num_vision_tensors=num_vision_tensors,
+        has_vision=has_vision,
+        num_ignored=0 if has_vision else len(vision),
     )
 
 
-def _text_tensors(headers: dict[str, StoredTensor]) -> tuple[dict[str, StoredTensor], int]:
+def _by_encoder(
+    headers: Mapping[str, StoredTensor],
+) -> tuple[dict[str, StoredTensor], dict[str, StoredTensor]]:
+    """The text model's tensors and the vision encoder's, by Source.tensor."""
     text: dict[str, StoredTensor] = {}
-    num_vision_tensors = 0
+    vision: dict[str, StoredTensor] = {}
     for name, tensor in headers.items():
         short = name.removeprefix(_TEXT_PREFIX)
         if name.startswith(_VISION_PREFIXES):
-            num_vision_tensors += 1
+            if _COMPUTED not in name:
+                vision[name] = tensor
         elif short in text:
             raise CheckpointError(
                 f"{tensor.file.parent}: the checkpoint has both {tensor.name} and "
@@ -140,7 +142,7 @@ def _text_tensors(headers: dict[str, StoredTensor]) -> tuple[dict[str, StoredTen
             )
         else:
             text[short] = tensor
-    return text, num_vision_tensors
+    return text, vision
 
 
 def _problems(tensor: StoredTensor, shape: tuple[int, ...] | None) -> Iterator[str]:
@@ -153,15 +155,8 @@ def _problems(tensor: StoredTensor, shape: tuple[int, ...] | None) -> Iterator[s
         yield f"{where} is {tensor.dtype}; this release reads {', '.join(ITEMSIZES)}"
 
 
-def _whole(
-    name: str, part: Part, split_axis: int | None, tensor: str, shape: tuple[int, ...]
-) -> Parameter:
-    source = Source(tensor=tensor, shape=shape, rows=slice(0, shape[0]))
-    return Parameter(name=name, shape=shape, part=part, split_axis=split_axis, sources=(source,))
-
-
 def _norm(i: int, name: str, part: Part, tensor: str, hidden: int) -> Parameter:
-    return _whole(
+    return whole(
         f"layers.{i}.{name}.weight", part, None, f"model.layers.{i}.{tensor}.weight", (hidden,)
     )
 
@@ -219,7 +214,7 @@ def _moe(architecture: Architecture, i: int, *, fused_experts: bool) -> Iterator
     hidden, inner = architecture.hidden_size, architecture.expert_intermediate_size
     num_experts = architecture.num_experts
     prefix = f"model.layers.{i}.feed_forward."
-    yield _whole(
+    yield whole(
         f"layers.{i}.ffn.router.weight",
         "experts",
         None,

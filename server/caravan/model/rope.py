@@ -1,4 +1,4 @@
-"""Rotary embedding of the chunked layers, and the temperature of the full ones.
+"""Rotary embedding of chunked layers and of the vision encoder; the temperature of full layers.
 
 Chunked layers attend inside one chunk, RoPE scores depend on differences of positions only, and
 the norm of q and k does not change under rotation. So the angle of `position % chunk_len` is exact,
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from caravan.model.architecture import Architecture, Llama3Scaling, TemperatureTuning
+from caravan.model.vision_architecture import VisionArchitecture
 
 
 def scale_frequencies(frequencies: Tensor, scaling: Llama3Scaling) -> Tensor:
@@ -40,6 +41,25 @@ def rope_table(architecture: Architecture, rows: int) -> Tensor:
     if architecture.rope_scaling is not None:
         frequencies = scale_frequencies(frequencies, architecture.rope_scaling)
     angles = torch.outer(torch.arange(rows, dtype=torch.float64), frequencies)
+    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
+
+
+def vision_rope_table(vision: VisionArchitecture) -> Tensor:
+    """e^(i * angle) of a tile's patches, row by row, and of the class token, which comes last.
+
+    [patches + 1, head_dim / 2] complex64 on the CPU. The first half of the pairs turns with the
+    column + 1, the second half with the row + 1; the class token stays (transformers,
+    `Llama4VisionRotaryEmbedding`).
+    """
+    axis_dim = vision.head_dim // 2  # numbers of a head that turn with one axis
+    exponents = torch.arange(0, axis_dim, 2, dtype=torch.float64, device="cpu")
+    frequencies = vision.rope_theta ** (-exponents / axis_dim)
+    side = vision.patches_per_side
+    along = torch.outer(torch.arange(1, side + 1, dtype=torch.float64, device="cpu"), frequencies)
+    columns = along.repeat(side, 1)
+    rows = along.repeat_interleave(side, dim=0)
+    angles = torch.cat([columns, rows], dim=1)
+    angles = torch.cat([angles, angles.new_zeros(1, angles.shape[1])])
     return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 
 

@@ -13,7 +13,7 @@ from caravan_kernels import PagedSegments
 class StepInput:
     """All tokens of a step, one segment after another.
 
-    T tokens, S segments that sample
+    T tokens, S segments that sample, I patches of pictures, H hidden size
     """
 
     token_ids_T: Tensor  # int64
@@ -21,6 +21,8 @@ class StepInput:
     sample_rows_S: Tensor  # int64: the rows of T whose logits are wanted
     chunked: PagedSegments | None  # None if the model has no such layers
     full: PagedSegments | None
+    image_rows_I: Tensor | None = None  # int64: the rows of T that show a picture, not a word
+    image_features_IH: Tensor | None = None  # what stands there instead of an embedding
 
 
 @dataclass(frozen=True, slots=True)

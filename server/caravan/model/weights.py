@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from caravan.errors import CheckpointError
 from caravan.model.architecture import Architecture
 from caravan.model.checkpoint_files import StoredTensor
-from caravan.model.manifest import Checkpoint, Source, check_checkpoint
+from caravan.model.manifest import Checkpoint, check_checkpoint
+from caravan.model.parameters import Source
 
 # The largest prime below 2^20: no row length divides it, so tiled rows differ from one another.
 _BLOCK_ELEMENTS = 1048573
@@ -78,8 +79,9 @@ def _copy(
 def fill_dummy(parameters: Mapping[str, torch.Tensor], seed: int) -> None:
     """Fills contiguous parameters with random numbers that keep activations of unit scale.
 
-    Norm weights (the vectors) become ones; the others are normal with variance 1 / columns. The
-    same `seed` gives the same numbers on every device. The numbers repeat after 2^20.
+    Biases become zeros and the other vectors, which are nearly all norms, ones; matrices are normal
+    with variance 1 / columns. The same `seed` gives the same numbers on every device. The numbers
+    repeat after 2^20.
     """
     block = torch.randn(_BLOCK_ELEMENTS, generator=torch.Generator().manual_seed(seed))
     scaled: dict[tuple[torch.dtype, torch.device, int], torch.Tensor] = {}
@@ -87,7 +89,7 @@ def fill_dummy(parameters: Mapping[str, torch.Tensor], seed: int) -> None:
     for name in sorted(parameters):
         tensor = parameters[name]
         if tensor.dim() == 1:
-            tensor.fill_(1)
+            tensor.fill_(0 if name.endswith(".bias") else 1)
             continue
         columns = tensor.shape[-1]
         key = (tensor.dtype, tensor.device, columns)

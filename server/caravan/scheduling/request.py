@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from caravan.messages import Admission, FinishReason, Generate, Sampling
+from caravan.messages import Admission, FinishReason, Generate, Image, Sampling
 from caravan.scheduling.page_tables import PageTables
+from caravan.scheduling.tile_cache import TileKey
+
+
+class PromptTile(NamedTuple):
+    """A tile of a picture in a prompt."""
+
+    start: int  # position of its first patch
+    key: TileKey
+    pixels: bytes
 
 
 @dataclass(slots=True, eq=False)
@@ -17,12 +29,21 @@ class Request:
     num_prompt: int
     sampling: Sampling
     tables: PageTables
+    tiles: Sequence[PromptTile] = ()  # in order of position
 
     @classmethod
-    def arrived(cls, generate: Generate, tables: PageTables) -> Request:
-        """A request with its prompt, nothing of which is computed."""
+    def arrived(
+        cls, generate: Generate, tables: PageTables, images: Mapping[int, Image] | None = None
+    ) -> Request:
+        """A request with its prompt, nothing of which is computed; `images` by their ids."""
         prompt = list(generate.prompt)
-        return cls(generate.rid, prompt, len(prompt), generate.sampling, tables)
+        tiles = [
+            PromptTile(start, TileKey(image.key, index), image.tiles[index])
+            for placed in generate.images
+            for image in [(images or {})[placed.image_id]]
+            for index, start in enumerate(placed.tile_starts)
+        ]
+        return cls(generate.rid, prompt, len(prompt), generate.sampling, tables, tiles)
 
     @property
     def num_computed(self) -> int:
@@ -33,6 +54,13 @@ class Request:
     def num_missing(self) -> int:
         """Tokens yet to compute; 0 while the next token is being drawn."""
         return len(self.tokens) - self.tables.num_tokens
+
+    def tiles_in(self, start: int, end: int, tile_tokens: int) -> Sequence[PromptTile]:
+        """The tiles of `tile_tokens` patches that overlap the positions [start, end)."""
+        if not self.tiles:
+            return ()
+        first = bisect_right(self.tiles, start - tile_tokens, key=_start)
+        return self.tiles[first : bisect_left(self.tiles, end, key=_start)]
 
     def admission(self) -> Admission:
         """What the worker is told when the request enters it."""
@@ -49,3 +77,7 @@ class Request:
         if len(self.tokens) - self.num_prompt >= self.sampling.max_tokens:
             return "length"
         return None
+
+
+def _start(tile: PromptTile) -> int:
+    return tile.start

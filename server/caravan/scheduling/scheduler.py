@@ -17,6 +17,10 @@ when chunked pages come back right after this step, the request waits for them; 
 waits with its pages until older requests finish or take them. So the oldest request is never
 stopped, and every request ends.
 
+Pictures have a budget of their own, in tiles: a request's tokens are planned up to the first tile
+that is neither kept nor fits the step, and nobody is admitted behind it. `scheduling.tile_cache`
+says why that cannot stop a request for ever.
+
 Tokens count as computed, and the pages of an ended chunk as free, once they are planned: `schedule`
 may be called again before the `update` of the plan before.
 """
@@ -27,11 +31,13 @@ from collections import OrderedDict
 
 from caravan.config import SchedulerConfig
 from caravan.kv_layout import KVLayout
-from caravan.messages import Delta, Generate, Sampled, Stats, StepPlan, StepResult
+from caravan.messages import Delta, Generate, Image, Sampled, Stats, StepPlan, StepResult
 from caravan.scheduling.page_pool import PagePool
 from caravan.scheduling.page_tables import PageTables
 from caravan.scheduling.request import Request
 from caravan.scheduling.step_draft import StepDraft
+from caravan.scheduling.tile_cache import TileCache
+from caravan.tiles import TileSlots
 
 # Free blocks per running request that an admission leaves. 400 random chats on 20000 pages compute
 # 38 % of their tokens again after preemptions with 0, 7 % with 2; 4 blocks cost 2 % more steps.
@@ -41,21 +47,40 @@ HEADROOM_BLOCKS = 2
 class Scheduler:
     """All requests of an engine, the pages they own, and the plan of the next step."""
 
-    def __init__(self, layout: KVLayout, num_pages: int, config: SchedulerConfig) -> None:
+    def __init__(
+        self,
+        layout: KVLayout,
+        num_pages: int,
+        config: SchedulerConfig,
+        tile_slots: TileSlots | None = None,
+    ) -> None:
+        """`tile_slots`: the worker's room for encoded tiles; None: the model sees no pictures."""
         self._layout = layout
         self._config = config
         self._pool = PagePool(num_pages)
+        self._tile_slots = tile_slots or TileSlots(num_slots=0, tile_tokens=1)
+        self._tile_cache = TileCache(self._tile_slots.num_slots)
+        self._images: dict[int, tuple[Image, int]] = {}  # by id, with the Generates yet to come
         self._running: dict[int, Request] = {}  # by rid, oldest first; exactly these are admitted
         self._waiting: OrderedDict[int, Request] = OrderedDict()  # by rid, oldest first
         self._released: list[int] = []  # rids that the next plan tells the worker to forget
         self._steps = 0
         self._preemptions = 0
         self._computed_tokens = 0
+        self._encoded_tiles = 0
+        self._reused_tiles = 0
 
     @property
     def has_work(self) -> bool:
         """Whether any request waits or runs."""
         return bool(self._running or self._waiting)
+
+    def add_image(self, image: Image) -> None:
+        """Keeps a picture until the last Generate that names it is there: requests hold theirs."""
+        assert self._tile_slots.num_slots, "the model sees no pictures"
+        assert image.num_requests > 0, image.image_id
+        assert image.image_id not in self._images, image.image_id
+        self._images[image.image_id] = image, image.num_requests
 
     def add(self, generate: Generate) -> None:
         """Queues a request whose prompt and completion fit `layout.longest_context`."""
@@ -65,7 +90,8 @@ class Scheduler:
         assert generate.prompt, rid
         longest = len(generate.prompt) + generate.sampling.max_tokens
         assert self._layout.pages_needed(longest) <= self._pool.num_pages, (rid, longest)
-        self._waiting[rid] = Request.arrived(generate, PageTables(self._layout, self._pool))
+        tables = PageTables(self._layout, self._pool)
+        self._waiting[rid] = Request.arrived(generate, tables, self._take_images(generate))
 
     def abort(self, rid: int) -> None:
         """Forgets a request, if there is one of this id; its pages are free at once."""
@@ -80,20 +106,28 @@ class Scheduler:
         A plan always has segments: released ids alone wait for the next plan, because the worker
         holds no pages, only a few bytes for each.
         """
-        draft = StepDraft(self._config.max_num_batched_tokens)
+        draft = StepDraft(
+            self._config.max_num_batched_tokens,
+            self._config.max_num_batched_tiles,
+            self._tile_slots.tile_tokens,
+            self._tile_cache,
+        )
         for request in tuple(self._running.values()):
             if request.rid in self._running:
                 self._advance(request, draft)
         self._admit_waiting(draft)
         for request in draft.chunk_ends:
             request.tables.free_ended()
+        self._tile_cache.release_step()
         segments = draft.segments()
         if not segments:
             return None
-        plan = StepPlan(self._steps, self._released, draft.admitted, segments)
+        plan = StepPlan(self._steps, self._released, draft.admitted, segments, draft.tiles)
         self._released = []
         self._steps += 1
         self._computed_tokens += self._config.max_num_batched_tokens - draft.budget
+        self._encoded_tiles += len(draft.tiles)
+        self._reused_tiles += draft.reused_tiles
         return plan
 
     def update(self, plan: StepPlan, result: StepResult) -> list[Delta]:
@@ -116,6 +150,8 @@ class Scheduler:
             steps=self._steps,
             preemptions=self._preemptions,
             computed_tokens=self._computed_tokens,
+            encoded_tiles=self._encoded_tiles,
+            reused_tiles=self._reused_tiles,
         )
 
     def check_invariants(self) -> None:
@@ -127,6 +163,16 @@ class Scheduler:
         self._pool.check_invariants(tables)
         assert not any(request.num_computed for request in self._waiting.values())
         assert len(self._running) <= self._config.max_num_seqs, len(self._running)
+
+    def _take_images(self, generate: Generate) -> dict[int, Image]:
+        """The pictures that a request names; those that no further request names are forgotten."""
+        taken = {}
+        for image_id in {placed.image_id for placed in generate.images}:
+            image, num_requests = self._images.pop(image_id)
+            taken[image_id] = image
+            if num_requests > 1:
+                self._images[image_id] = image, num_requests - 1
+        return taken
 
     def _advance(self, request: Request, draft: StepDraft) -> None:
         """Plans a running request's next tokens, on the pages of younger requests if need be."""
@@ -141,7 +187,9 @@ class Scheduler:
 
     def _admit_waiting(self, draft: StepDraft) -> None:
         """Admits waiting requests in order while seats, budget and pages last."""
-        while self._waiting and draft.budget and len(self._running) < self._config.max_num_seqs:
+        while self._waiting and draft.budget and not draft.lacks_tiles:
+            if len(self._running) == self._config.max_num_seqs:
+                return
             rid, request = next(iter(self._waiting.items()))
             if not self._fits(request):
                 return

@@ -7,7 +7,7 @@ other text. A lone surrogate, which JSON can hold and UTF-8 cannot, is encoded a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -64,6 +64,7 @@ class Tokenizer:
             raise CheckpointError(
                 f"{vocabulary.source}: its pattern is not a regular expression: {error}"
             ) from error
+        self._source = vocabulary.source
         self._special_ids = vocabulary.special_ids
         self._special_names = {id_: name for name, id_ in vocabulary.special_ids.items()}
         size = len(vocabulary.ranks) + len(vocabulary.special_ids)
@@ -130,6 +131,15 @@ class Tokenizer:
     def special_id(self, name: str) -> int:
         """Id of a special token, such as `<|eot|>`. Raises KeyError if there is none."""
         return self._special_ids[name]
+
+    def require_special(self, names: Iterable[str]) -> None:
+        """Raises CheckpointError unless there is a special token of each name."""
+        for name in names:
+            if name not in self._special_ids:
+                raise CheckpointError(
+                    f"{self._source}: no special token {name}, which a model that sees pictures "
+                    "needs"
+                )
 
 
 def _pieces(text: str) -> Iterator[str]:

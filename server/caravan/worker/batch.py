@@ -18,6 +18,7 @@ from caravan.kv_layout import KVLayout, chunk_start
 from caravan.messages import Segment
 from caravan.model.step import StepInput
 from caravan.worker.requests import PageTable, RequestState
+from caravan.worker.tile_arena import TileArena
 from caravan_kernels import PagedSegments
 
 
@@ -70,11 +71,13 @@ def build_step(
     requests: Mapping[int, RequestState],
     layout: KVLayout,
     device: torch.device,
+    arena: TileArena | None = None,
 ) -> StepInput:
     """Takes the segments' new pages into the requests' tables and lays out the step.
 
     The step has the segments in the plan's order. Pages are taken in order of position: a plan
-    puts segments of one token first, so those of one request may be out of order in it.
+    puts segments of one token first, so those of one request may be out of order in it. `arena`
+    holds the tiles that the segments show.
     """
     chunked, full = KindTables(layout.block_len), KindTables(layout.block_len)
     by_position = sorted(range(len(segments)), key=lambda s: segments[s].start)
@@ -100,10 +103,30 @@ def build_step(
         else None
         for kind, kind_tables in (("chunked", chunked), ("full", full))
     }
+    shown = _shown_patches(segments, arena.tile_tokens) if arena else None
+    rows_I, patches_I = shown or (None, None)
     return StepInput(
         token_ids_T=torch.from_numpy(token_ids.astype(np.int64)).to(device),
         positions_T=torch.from_numpy(positions).to(device),
         sample_rows_S=last_rows[samples].to(device),
         chunked=tables["chunked"],
         full=tables["full"],
+        image_rows_I=None if rows_I is None else rows_I.to(device),
+        image_features_IH=arena.features_PH[patches_I.to(device)] if arena and shown else None,
     )
+
+
+def _shown_patches(segments: Sequence[Segment], tile_tokens: int) -> tuple[Tensor, Tensor] | None:
+    """Rows of the step that show a patch, and the patch's row in the arena; None if none does."""
+    rows, patches = [], []
+    first_row = 0
+    for segment in segments:
+        end = segment.start + segment.length
+        for tile in segment.tiles:
+            shown = np.arange(max(tile.start, segment.start), min(tile.start + tile_tokens, end))
+            rows.append(first_row + shown - segment.start)
+            patches.append(tile.slot * tile_tokens + shown - tile.start)
+        first_row += segment.length
+    if not rows:
+        return None
+    return torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(patches))

@@ -10,6 +10,7 @@ import torch
 from caravan.config import EngineConfig
 from caravan.errors import ConfigError
 from caravan.model.footprint import Footprint
+from caravan.tiles import TileSlots
 
 HOST_SHARE = 0.5  # of the free host memory, after the weights: the rest is for everything else
 MIN_CONTEXT = 2  # tokens: one of prompt, one of completion
@@ -21,22 +22,26 @@ class CachePlan:
 
     num_pages: int
     max_model_len: int  # tokens
+    tile_slots: TileSlots | None  # None: the model sees no pictures
 
 
 def plan_cache(config: EngineConfig, footprint: Footprint, free_bytes: int) -> CachePlan:
-    """Pages and longest context within `free_bytes` of memory, weights included.
+    """Pages, tile slots and longest context within `free_bytes` of memory, weights included.
 
-    Raises ConfigError if the weights, or the context asked for, do not fit.
+    Raises ConfigError if the weights, a tile, or the context asked for, do not fit.
     """
     limit = _context_limit(config, footprint)
+    tile_slots = _tile_slots(config, footprint)
+    tile_bytes = tile_slots.num_slots * footprint.tile_bytes if tile_slots else 0
     layout = footprint.layout
     cache_bytes = config.cache.kv_cache_memory_bytes
     if cache_bytes is None:
-        left = free_bytes - footprint.total_weight_bytes
+        left = free_bytes - footprint.total_weight_bytes - tile_bytes
         if left <= 0:
             raise ConfigError(
-                f"the weights take {_size(footprint.total_weight_bytes)} and "
-                f"{_size(free_bytes)} are free; free some memory, or choose a smaller --dtype"
+                f"the weights take {_size(footprint.total_weight_bytes)}, encoded pictures "
+                f"{_size(tile_bytes)} (--image-cache-memory-bytes), and {_size(free_bytes)} are "
+                "free; free some memory, or choose a smaller --dtype"
             )
         most = config.scheduler.max_num_seqs * layout.pages_needed(limit)
         num_pages = min(footprint.num_pages(left), most)
@@ -51,7 +56,19 @@ def plan_cache(config: EngineConfig, footprint: Footprint, free_bytes: int) -> C
             f"{_size(num_pages * layout.page_bytes)}; lower --max-model-len to {longest} or raise "
             "--kv-cache-memory-bytes"
         )
-    return CachePlan(num_pages, longest)
+    return CachePlan(num_pages, longest, tile_slots)
+
+
+def _tile_slots(config: EngineConfig, footprint: Footprint) -> TileSlots | None:
+    if not footprint.tile_bytes:
+        return None
+    num_slots = config.cache.image_cache_memory_bytes // footprint.tile_bytes
+    if not num_slots:
+        raise ConfigError(
+            f"--image-cache-memory-bytes is {config.cache.image_cache_memory_bytes}; one encoded "
+            f"tile of a picture takes {footprint.tile_bytes}"
+        )
+    return TileSlots(num_slots, footprint.tile_tokens)
 
 
 def _context_limit(config: EngineConfig, footprint: Footprint) -> int:

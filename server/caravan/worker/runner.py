@@ -14,6 +14,7 @@ from caravan.messages import Admission, Progress, Sampling, Segment, StepPlan, S
 from caravan.model.architecture import Architecture
 from caravan.model.footprint import footprint
 from caravan.model.llama4 import Llama4
+from caravan.model.manifest import served_architecture
 from caravan.model.weights import fill_dummy, load_weights
 from caravan.worker.batch import build_step
 from caravan.worker.device import pick_device
@@ -21,6 +22,7 @@ from caravan.worker.kv_cache import allocate_arena, layer_caches
 from caravan.worker.memory import free_memory, plan_cache
 from caravan.worker.requests import RequestState
 from caravan.worker.sampler import Sampler
+from caravan.worker.tile_arena import TileArena
 
 
 class Runner:
@@ -29,7 +31,7 @@ class Runner:
     def __init__(
         self, config: EngineConfig, directory: Path, report: Callable[[Progress], None]
     ) -> None:
-        architecture = Architecture.from_directory(directory)
+        architecture = served_architecture(directory, config.model.load_format)
         device = pick_device(config.model.device)
         dtype_name = architecture.dtype if config.model.dtype == "auto" else config.model.dtype
         dtype: torch.dtype = getattr(torch, dtype_name)
@@ -38,6 +40,7 @@ class Runner:
         self.layout = size.layout
         self.num_pages = memory.num_pages
         self.max_model_len = memory.max_model_len
+        self.tile_slots = memory.tile_slots
         self.vocab_size = architecture.vocab_size
         self.dtype = dtype_name
         self.device = str(device)
@@ -49,6 +52,9 @@ class Runner:
         self._load(config, directory, report)
         arena = allocate_arena(architecture, self.layout, self.num_pages, dtype, device)
         self._caches = layer_caches(architecture, self.layout, arena)
+        self._tiles: TileArena | None = None
+        if memory.tile_slots is not None:
+            self._tiles = TileArena(self._model, memory.tile_slots, dtype, device)
         self._requests: dict[int, RequestState] = {}
         self._sampler = Sampler(architecture.vocab_size, device)
         report(Progress("warm-up", 0, 1, "steps"))
@@ -79,7 +85,7 @@ class Runner:
         self.run(StepPlan(0, [rid], [], []))
 
     def run(self, plan: StepPlan) -> StepResult:
-        """Releases, admits and computes; one entry per sampling segment, in the plan's order."""
+        """Does what the plan says; one entry per sampling segment, in the plan's order."""
         for rid in plan.released:
             del self._requests[rid]
             self._sampler.release(rid)
@@ -88,7 +94,10 @@ class Runner:
             self._sampler.admit(admission)
         if not plan.segments:
             return StepResult([])
-        step = build_step(plan.segments, self._requests, self.layout, self._device)
+        if plan.tiles:
+            assert self._tiles is not None, "the model sees no pictures"
+            self._tiles.encode(plan.tiles)
+        step = build_step(plan.segments, self._requests, self.layout, self._device, self._tiles)
         logits_SV = self._model(step, self._caches)
         rids = [segment.rid for segment in plan.segments if segment.samples]
         sampled = self._sampler.sample(rids, logits_SV) if rids else []

@@ -10,6 +10,7 @@ import pytest
 
 from caravan.errors import CheckpointError, ConfigError
 from caravan.model.architecture import Architecture, Llama3Scaling, TemperatureTuning
+from caravan.model.vision_architecture import VisionArchitecture
 
 SCOUT_TEXT: dict[str, Any] = {
     "model_type": "llama4_text",
@@ -46,7 +47,24 @@ SCOUT: dict[str, Any] = {
     "architectures": ["Llama4ForConditionalGeneration"],
     "model_type": "llama4",
     "text_config": SCOUT_TEXT,
-    "vision_config": {"model_type": "llama4_vision_model", "hidden_size": 1408},
+    "vision_config": {
+        "model_type": "llama4_vision_model",
+        "hidden_size": 1408,
+        "num_hidden_layers": 34,
+        "num_attention_heads": 16,
+        "intermediate_size": 5632,
+        "image_size": 336,
+        "patch_size": 14,
+        "pixel_shuffle_ratio": 0.5,
+        "projector_input_dim": 4096,
+        "projector_output_dim": 4096,
+        "vision_output_dim": 4096,
+        "rope_theta": 10000,
+        "hidden_act": "gelu",
+        "num_channels": 3,
+        "norm_eps": 1e-5,
+        "vision_feature_layer": -1,
+    },
     "torch_dtype": "bfloat16",
 }
 SCOUT_ARCHITECTURE = Architecture(
@@ -74,7 +92,17 @@ SCOUT_ARCHITECTURE = Architecture(
     temperature_tuning=TemperatureTuning(floor_scale=8192, attn_scale=0.1),
     tie_word_embeddings=False,
     dtype="bfloat16",
-    has_vision=True,
+    vision=VisionArchitecture(
+        hidden_size=1408,
+        num_layers=34,
+        num_heads=16,
+        intermediate_size=5632,
+        tile_size=336,
+        patch_size=14,
+        shuffle=2,
+        adapter_size=4096,
+        rope_theta=10000.0,
+    ),
 )
 SMALL: dict[str, Any] = {"model_type": "llama4_text", "num_hidden_layers": 4}
 
@@ -122,7 +150,7 @@ def test_scaling_type_without_the_rope_prefix() -> None:
 
 def test_text_only_form() -> None:
     text_only = Architecture.from_config({**SCOUT_TEXT, "architectures": ["Llama4ForCausalLM"]})
-    assert not text_only.has_vision
+    assert text_only.vision is None
     assert text_only.chunked == SCOUT_ARCHITECTURE.chunked
 
 

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from caravan.model.architecture import Architecture
 from caravan.model.demo import SPECIAL_TOKENS, VOCAB_SIZE, special_token_ids, write_demo
 from caravan.model.manifest import check_checkpoint
+from caravan.tiles import TileLayout
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +67,29 @@ def test_end_tokens(demo: Path) -> None:
         assert config["bos_token_id"] == ids["<|begin_of_text|>"]
 
 
+def test_has_a_vision_encoder_with_tiles_of_the_real_size(demo: Path) -> None:
+    architecture = Architecture.from_directory(demo)
+    assert check_checkpoint(demo, architecture).has_vision
+    assert architecture.vision is not None
+    assert architecture.vision.tile_layout() == TileLayout()
+    config = json.loads((demo / "config.json").read_text())
+    ids = special_token_ids()
+    assert config["image_token_index"] == ids["<|patch|>"]
+    assert config["boi_token_index"] == ids["<|image_start|>"]
+    assert config["eoi_token_index"] == ids["<|image_end|>"]
+
+
 def test_no_layer_touches_the_constant_channel(demo: Path) -> None:
     for name, tensor in load_file(demo / "model.safetensors").items():
-        if "layernorm" in name:
+        if name.startswith("vision_model."):
+            continue  # it has channels of its own
+        if name == "multi_modal_projector.linear_1.weight":
+            assert (tensor[0] == 0).all(), name
+        elif "layernorm" in name:
             assert tensor[0] == 0, name
         elif name.endswith(("o_proj.weight", "shared_expert.down_proj.weight")):
             assert (tensor[0] == 0).all(), name
         elif name.endswith("experts.down_proj"):
             assert (tensor[..., 0] == 0).all(), name
-        elif name == "model.embed_tokens.weight":
+        elif name.endswith("model.embed_tokens.weight"):
             assert (tensor[:, 0] == tensor[0, 0]).all()

@@ -68,3 +68,22 @@ def test_context_ends_at_the_models_own() -> None:
     size = footprint(SCOUT, dtype="bfloat16", block_len=16)
     assert size.longest_context(1 << 60) == 10485760
     assert size.longest_context(size.layout.page_bytes) == 0
+
+
+def test_the_real_vision_encoder() -> None:
+    vision = {"hidden_size": 1408, "image_size": 336, "vision_output_dim": 4096}
+    config = {"model_type": "llama4", "text_config": {}, "vision_config": vision}
+    size = footprint(Architecture.from_config(config), dtype="bfloat16", block_len=16)
+    # llama4.md 1.6: 0.87 billion, of 108.64 in all
+    assert size.num_parameters["vision"] == pytest.approx(0.87e9, rel=1e-2)
+    assert size.total_parameters == pytest.approx(108.64e9, rel=1e-3)
+    assert (size.tile_tokens, size.tile_bytes) == (144, 144 * 5120 * 2)
+    eight = footprint(Architecture.from_config(config), dtype="bfloat16", block_len=16, tp_size=8)
+    assert eight.weight_bytes["vision"] == size.weight_bytes["vision"]
+    assert eight.tile_bytes == size.tile_bytes
+
+
+def test_text_only_models_have_no_tiles() -> None:
+    size = footprint(SCOUT, dtype="bfloat16", block_len=16)
+    assert (size.tile_tokens, size.tile_bytes) == (0, 0)
+    assert "vision" not in size.num_parameters

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from caravan.config import LoadFormat
 from caravan.errors import CheckpointError
 from caravan.model.architecture import Architecture
 from caravan.model.checkpoint_files import INDEX
-from caravan.model.manifest import check_checkpoint, parameters
+from caravan.model.manifest import check_checkpoint, parameters, served_architecture
 
 # H 8, Q 2, K 1, D 4, E 3, I 5, F 6, V 11; layer 0 dense, layer 1 with experts
 CONFIG: dict[str, object] = {
@@ -95,7 +96,7 @@ def test_names_and_shapes(experts: dict[str, tuple[int, ...]]) -> None:
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_sources_fill_each_parameter_exactly_once(fused: bool) -> None:
-    for entry in parameters(ARCHITECTURE, fused_experts=fused):
+    for entry in parameters(MULTIMODAL, fused_experts=fused):
         filled = np.zeros(entry.shape, int)
         for source in entry.sources:
             target = filled if source.expert is None else filled[source.expert]
@@ -149,17 +150,132 @@ def test_accepts(experts: dict[str, tuple[int, ...]], prefix: str, tmp_path: Pat
     write(tmp_path, shapes | (vision if prefix else {}), dtype=np.float16)
     checkpoint = check_checkpoint(tmp_path, ARCHITECTURE)
     assert checkpoint.num_bytes == 2 * sum(int(np.prod(shape)) for shape in shapes.values())
-    assert checkpoint.num_vision_tensors == (2 if prefix else 0)
+    assert checkpoint.num_ignored == (2 if prefix else 0)
+    assert not checkpoint.has_vision
     assert {name: stored.name for name, stored in checkpoint.stored.items()} == {
         name: prefix + name for name in names(experts)
     }
 
 
-def test_vision_tensors_may_have_any_type(tmp_path: Path) -> None:
+VISION_CONFIG = {
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 8,
+    "patch_size": 2,
+    "projector_input_dim": 12,
+    "projector_output_dim": 12,
+    "vision_output_dim": 12,
+}
+MULTIMODAL_CONFIG = {
+    "model_type": "llama4",
+    "text_config": CONFIG,
+    "vision_config": VISION_CONFIG,
+}
+MULTIMODAL = Architecture.from_config(MULTIMODAL_CONFIG)
+BUFFER = {"vision_model.rotary_embedding.freqs_ci": (17, 2)}
+
+
+def vision_names() -> dict[str, tuple[int, ...]]:
+    """Written out from transformers' modules: H 8, 4 x 4 patches of 3 x 2 x 2, I 32, A 12."""
+    model, projector = "vision_model.", "multi_modal_projector.linear_1.weight"
+    found: dict[str, tuple[int, ...]] = {
+        f"{model}patch_embedding.linear.weight": (8, 12),
+        f"{model}class_embedding": (8,),
+        f"{model}positional_embedding_vlm": (17, 8),
+        f"{model}vision_adapter.mlp.fc1.weight": (12, 32),
+        f"{model}vision_adapter.mlp.fc2.weight": (12, 12),
+        projector: (8, 12),
+    }
+    norms = [f"layernorm_{place}" for place in ("pre", "post")]
+    for layer in range(2):
+        name = f"model.layers.{layer}."
+        norms += [f"{name}input_layernorm", f"{name}post_attention_layernorm"]
+        for matrix, shape in (
+            *((f"self_attn.{letter}_proj", (8, 8)) for letter in "qkvo"),
+            ("mlp.fc1", (32, 8)),
+            ("mlp.fc2", (8, 32)),
+        ):
+            found[f"{model}{name}{matrix}.weight"] = shape
+            found[f"{model}{name}{matrix}.bias"] = shape[:1]
+    for norm in norms:
+        found |= {f"{model}{norm}.{kind}": (8,) for kind in ("weight", "bias")}
+    return found
+
+
+def test_vision_names_and_shapes() -> None:
+    entries = [entry for entry in parameters(MULTIMODAL) if entry.part == "vision"]
+    assert {s.tensor: s.shape for entry in entries for s in entry.sources} == vision_names()
+    assert all(entry.name.startswith("vision.") for entry in entries)
+    assert all(entry.split_axis is None for entry in entries)
+    shapes = {entry.name: entry.shape for entry in entries}
+    assert shapes["vision.layers.1.attention.qkv.weight"] == (24, 8)
+    assert shapes["vision.layers.1.attention.qkv.bias"] == (24,)
+    text = [entry for entry in parameters(MULTIMODAL) if entry.part != "vision"]
+    assert tuple(text) == parameters(ARCHITECTURE)
+
+
+def test_a_multimodal_checkpoint_needs_all_its_tensors(tmp_path: Path) -> None:
+    whole = names() | vision_names()
+    write(tmp_path, whole | BUFFER)
+    checkpoint = check_checkpoint(tmp_path, MULTIMODAL)
+    assert checkpoint.has_vision
+    assert checkpoint.num_ignored == 0
+    assert checkpoint.num_bytes == 4 * sum(int(np.prod(shape)) for shape in whole.values())
+    assert set(checkpoint.stored) == set(whole)
+    del whole["vision_model.class_embedding"]
+    whole["vision_model.layernorm_pre.bias"] = (9,)
+    whole["vision_model.model.layers.2.mlp.fc1.bias"] = (32,)
+    write(tmp_path, whole)
+    message = refusal(tmp_path, MULTIMODAL)
+    for part in (
+        "vision_model.class_embedding is missing",
+        "vision_model.layernorm_pre.bias in model.safetensors has shape [9] instead of [8]",
+        "vision_model.model.layers.2.mlp.fc1.bias in model.safetensors is not part of this model",
+    ):
+        assert part in message
+
+
+def test_quantized_vision_tensors_are_refused(tmp_path: Path) -> None:
+    tensors = {
+        name: np.zeros(shape, np.float32) for name, shape in (names() | vision_names()).items()
+    }
+    tensors["vision_model.class_embedding"] = np.zeros(8, np.int8)
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert "class_embedding in model.safetensors is I8" in refusal(tmp_path, MULTIMODAL)
+
+
+def served(directory: Path, config: Mapping[str, object], load_format: LoadFormat) -> Architecture:
+    (directory / "config.json").write_text(json.dumps(config))
+    return served_architecture(directory, load_format)
+
+
+@pytest.mark.parametrize("buffer", [{}, BUFFER], ids=["nothing", "buffer"])
+def test_text_only_export_that_kept_a_multimodal_configuration(
+    buffer: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
+    write(tmp_path, names() | buffer)
+    checkpoint = check_checkpoint(tmp_path, MULTIMODAL)
+    assert not checkpoint.has_vision
+    assert checkpoint.parameters == parameters(ARCHITECTURE)
+    assert served(tmp_path, MULTIMODAL_CONFIG, "auto") == ARCHITECTURE
+    assert served(tmp_path, MULTIMODAL_CONFIG, "dummy") == MULTIMODAL
+
+
+def test_what_is_served_follows_configuration_and_files(tmp_path: Path) -> None:
+    assert served(tmp_path, CONFIG, "dummy") == ARCHITECTURE
+    write(tmp_path, names() | vision_names())
+    assert served(tmp_path, MULTIMODAL_CONFIG, "auto") == MULTIMODAL
+    assert served(tmp_path, CONFIG, "auto") == ARCHITECTURE
+    assert check_checkpoint(tmp_path, ARCHITECTURE).num_ignored == len(vision_names())
+
+
+def test_ignored_vision_tensors_may_have_any_type(tmp_path: Path) -> None:
     tensors = {name: np.zeros(shape, np.float32) for name, shape in names().items()}
-    ints = {"vision_model.rotary_embedding.freqs_ci": np.zeros(3, np.int64)}
+    ints = {"vision_model.class_embedding": np.zeros(3, np.int64)}
     save_file(tensors | ints, tmp_path / "model.safetensors")
-    assert check_checkpoint(tmp_path, ARCHITECTURE).num_vision_tensors == 1
+    assert check_checkpoint(tmp_path, ARCHITECTURE).num_ignored == 1
 
 
 def test_tied_embeddings_have_no_head(tmp_path: Path) -> None:

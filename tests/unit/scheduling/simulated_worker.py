@@ -2,7 +2,8 @@
 
 Each token is written to its slot of each page, and a segment is computed from what is read back
 there, over all positions that attention would read. A page that is shared, lost or freed too early
-shows as another request's token. Nothing here comes from `caravan.scheduling`.
+shows as another request's token. Where a prompt shows a tile, what the tile's slot holds is written
+instead, so a wrong slot shows as another picture. Nothing here comes from `caravan.scheduling`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from caravan.kv_layout import KVLayout
 from caravan.messages import Admission, Sampled, Segment, StepPlan, StepResult
 
 VOCABULARY = 100
+TILE_TOKENS = 2
 
 Cell = tuple[int, int, int]  # rid, position, token
 
@@ -23,6 +25,11 @@ def next_token(layout: KVLayout, tokens: list[int]) -> int:
     last = len(tokens) - 1
     start = 0 if layout.full_slices else last - last % layout.chunk_len
     return zlib.crc32(repr((last, tokens[start:])).encode()) % VOCABULARY
+
+
+def patch_token(pixels: bytes, offset: int) -> int:
+    """The vision encoder: a number for each patch of a tile, unlike any token."""
+    return VOCABULARY + zlib.crc32(pixels + bytes([offset]))
 
 
 @dataclass
@@ -42,6 +49,7 @@ class SimulatedWorker:
         self.layout = layout
         self.requests: dict[int, WorkerRequest] = {}
         self.num_steps = 0
+        self.tile_slots: dict[int, bytes] = {}
         self._arena: list[list[Cell | None]] = [[None] * layout.block_len for _ in range(num_pages)]
 
     def execute(self, plan: StepPlan) -> StepResult:
@@ -53,6 +61,9 @@ class SimulatedWorker:
         for admission in plan.admitted:
             self._admit(admission)
         assert plan.segments
+        assert len({tile.slot for tile in plan.tiles}) == len(plan.tiles)
+        for tile in plan.tiles:
+            self.tile_slots[tile.slot] = tile.pixels
         lengths = [segment.length for segment in plan.segments]
         assert lengths == sorted(lengths, key=lambda length: length != 1)
 
@@ -92,8 +103,16 @@ class SimulatedWorker:
         assert len(request.full_table) == full_blocks * layout.full_slices, segment
         assert len(request.chunked_table) == chunked_blocks * layout.chunked_slices, segment
 
+        shown = {
+            tile.start + offset: patch_token(self.tile_slots[tile.slot], offset)
+            for tile in segment.tiles
+            for offset in range(TILE_TOKENS)
+        }
+        for tile in segment.tiles:
+            assert tile.start < end, segment
+            assert start < tile.start + TILE_TOKENS, segment
         for position in range(start, end):
-            cell = (segment.rid, position, request.tokens[position])
+            cell = (segment.rid, position, shown.get(position, request.tokens[position]))
             full = self._pages(request.full_table, layout.full_slices, position)
             chunked = self._pages(request.chunked_table, layout.chunked_slices, position - chunk)
             for page, slot in full + chunked:

@@ -9,14 +9,27 @@ import pytest
 
 from caravan.config import SchedulerConfig
 from caravan.kv_layout import KVLayout
-from caravan.messages import Generate, Sampling, StepPlan, StepResult
+from caravan.messages import Generate, Image, PlacedImage, Sampling, StepPlan, StepResult
 from caravan.scheduling.scheduler import Scheduler
-from unit.scheduling.simulated_worker import VOCABULARY, SimulatedWorker, next_token
+from caravan.tiles import TileSlots
+from unit.scheduling.simulated_worker import (
+    TILE_TOKENS,
+    VOCABULARY,
+    SimulatedWorker,
+    next_token,
+    patch_token,
+)
 
 
-def expected_output(layout: KVLayout, generate: Generate) -> list[int]:
+def expected_output(layout: KVLayout, generate: Generate, images: dict[int, Image]) -> list[int]:
     """What a request alone on an endless machine generates."""
     tokens = list(generate.prompt)
+    for placed in generate.images:
+        pixels = images[placed.image_id].tiles
+        for tile, start in zip(pixels, placed.tile_starts, strict=True):
+            tokens[start : start + TILE_TOKENS] = [
+                patch_token(tile, offset) for offset in range(TILE_TOKENS)
+            ]
     for _ in range(generate.sampling.max_tokens):
         tokens.append(next_token(layout, tokens))
         if tokens[-1] in generate.sampling.stop_token_ids:
@@ -42,9 +55,14 @@ class Traffic:
         self.prompt_share = rng.choice([0.2, 0.2, 1.0])
         self.num_pages = self.layout.pages_needed(self.longest) + rng.choice([0, 1, 20, 60])
         self.config = SchedulerConfig(
-            max_num_seqs=rng.randint(1, 8), max_num_batched_tokens=rng.choice([1, 2, 7, 20, 64])
+            max_num_seqs=rng.randint(1, 8),
+            max_num_batched_tokens=rng.choice([1, 2, 7, 20, 64]),
+            max_num_batched_tiles=rng.choice([1, 2, 5]),
         )
-        self.scheduler = Scheduler(self.layout, self.num_pages, self.config)
+        self.num_slots = rng.choice([1, 2, 8])
+        slots = TileSlots(self.num_slots, TILE_TOKENS)
+        self.scheduler = Scheduler(self.layout, self.num_pages, self.config, slots)
+        self.images: dict[int, Image] = {}
         self.worker = SimulatedWorker(self.layout, self.num_pages)
         self.lag = rng.choice([0, 0, 1])  # plans made before the first one's update
         self.in_flight: deque[tuple[StepPlan, StepResult]] = deque()
@@ -67,10 +85,29 @@ class Traffic:
                     self.random.sample(range(VOCABULARY), self.random.choice([0, 0, 2]))
                 ),
             ),
+            self._show_images(num_prompt),
         )
         self.arrived[rid] = generate
         self.output[rid] = []
+        for placed in {placed.image_id: placed for placed in generate.images}.values():
+            self.scheduler.add_image(self.images[placed.image_id])
         self.scheduler.add(generate)
+
+    def _show_images(self, num_prompt: int) -> list[PlacedImage]:
+        """Pictures of one or two tiles from a few that all requests share, at random places."""
+        placed, at = [], 0
+        while self.random.random() < 0.8:
+            name = self.random.randrange(4)
+            start = at + self.random.randrange(3)
+            starts = [start + i * (TILE_TOKENS + 1) for i in range(1 + name % 2)]
+            at = starts[-1] + TILE_TOKENS
+            if at > num_prompt:
+                break
+            image_id = len(self.images)
+            tiles = [bytes([name, i]) for i in range(len(starts))]
+            self.images[image_id] = Image(image_id, bytes([name]), tiles, num_requests=1)
+            placed.append(PlacedImage(image_id, starts))
+        return placed
 
     def abort(self) -> None:
         rid = self.random.choice(list(self.arrived))
@@ -110,6 +147,8 @@ class Traffic:
         num_tokens = sum(segment.length for segment in plan.segments)
         self.computed_tokens += num_tokens
         assert num_tokens <= self.config.max_num_batched_tokens
+        assert len(plan.tiles) <= self.config.max_num_batched_tiles
+        assert all(0 <= tile.slot < self.num_slots for tile in plan.tiles)
         assert len(self.worker.requests) <= self.config.max_num_seqs
         assert not known_before.intersection(entry.rid for entry in plan.admitted)
         assert set(plan.released) <= known_before
@@ -130,7 +169,7 @@ class Traffic:
         """Everybody who stayed got exactly the right tokens, and nothing is held."""
         assert set(self.arrived) == self.aborted | set(self.finished)
         for rid, generate in self.arrived.items():
-            expected = expected_output(self.layout, generate)
+            expected = expected_output(self.layout, generate, self.images)
             if rid in self.finished:
                 stopped = expected[-1] in generate.sampling.stop_token_ids
                 assert self.output[rid] == expected
@@ -163,8 +202,10 @@ def run_traffic(seed: int) -> Traffic:
     return traffic
 
 
-@pytest.mark.parametrize("first_seed", range(0, 60, 12))
+@pytest.mark.parametrize("first_seed", range(0, 80, 20))
 def test_random_traffic_is_served_exactly(first_seed: int) -> None:
-    runs = [run_traffic(seed) for seed in range(first_seed, first_seed + 12)]
+    runs = [run_traffic(seed) for seed in range(first_seed, first_seed + 20)]
     assert sum(run.scheduler.stats().preemptions for run in runs) > 10
     assert sum(len(run.aborted) for run in runs) > 20
+    assert sum(run.scheduler.stats().encoded_tiles for run in runs) > 50
+    assert sum(run.scheduler.stats().reused_tiles for run in runs) > 20

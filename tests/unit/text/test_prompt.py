@@ -97,7 +97,7 @@ def test_renders_like_meta(
 ) -> None:
     messages = CONVERSATIONS[name]
     expected = meta_prompt(meta_chat_format, meta_tokenizer, messages)
-    assert render_chat(tokenizer, messages) == expected
+    assert render_chat(tokenizer, messages).tokens == expected
 
 
 TEXT = st.text(st.sampled_from("aZ 1\n<|>é統\u0301😀'"), max_size=8) | st.sampled_from(
@@ -121,7 +121,7 @@ def test_renders_any_conversation_like_meta(
     meta_tokenizer: Meta,
     messages: tuple[Message, ...],
 ) -> None:
-    tokens = render_chat(tokenizer, messages)
+    tokens = render_chat(tokenizer, messages).tokens
     assert tokens == meta_prompt(meta_chat_format, meta_tokenizer, messages)
     # Begin of text; two in each header and one at each end; the header of the answer.
     assert sum(map(tokenizer.is_special, tokens)) == 1 + 3 * len(messages) + 2
@@ -135,15 +135,15 @@ def test_the_generation_prompt_can_be_left_out(tokenizer: Tokenizer) -> None:
         tokenizer.special_id("<|header_end|>"),
         *tokenizer.encode("\n\n"),
     ]
-    without = render_chat(tokenizer, messages, add_generation_prompt=False)
-    assert without + header == render_chat(tokenizer, messages)
+    without = render_chat(tokenizer, messages, add_generation_prompt=False).tokens
+    assert without + header == render_chat(tokenizer, messages).tokens
     assert without[-1] == tokenizer.special_id("<|eot|>")
 
 
 @pytest.mark.parametrize("depth", [900, 990, 995, 1000, 5000, 100_000])
 def test_deep_arguments_do_no_harm(tokenizer: Tokenizer, depth: int) -> None:
     arguments = '{"a":' * depth + "1" + "}" * depth
-    tokens = render_chat(tokenizer, [Message("assistant", (), (ToolCall("f", arguments),))])
+    tokens = render_chat(tokenizer, [Message("assistant", (), (ToolCall("f", arguments),))]).tokens
     text = tokenizer.decode(tokens)
     assert '{"type": "function", "name": "f", "parameters": ' in text
     assert text.count("a") >= depth
@@ -151,7 +151,7 @@ def test_deep_arguments_do_no_harm(tokenizer: Tokenizer, depth: int) -> None:
 
 def test_huge_numbers_in_arguments_do_no_harm(tokenizer: Tokenizer) -> None:
     arguments = '{"a": ' + "1" * 5000 + "}"  # Python reads 4300 digits
-    tokens = render_chat(tokenizer, [Message("assistant", (), (ToolCall("f", arguments),))])
+    tokens = render_chat(tokenizer, [Message("assistant", (), (ToolCall("f", arguments),))]).tokens
     assert "1" * 5000 in tokenizer.decode(tokens)
 
 
@@ -159,14 +159,16 @@ def test_built_in_tools_with_other_arguments_are_called_like_any(tokenizer: Toke
     for name in ("brave_search", "code_interpreter"):
         for arguments in ("{}", '{"code": 1}'):
             call = ToolCall(name, arguments)
-            text = tokenizer.decode(render_chat(tokenizer, [Message("assistant", (), (call,))]))
+            text = tokenizer.decode(
+                render_chat(tokenizer, [Message("assistant", (), (call,))]).tokens
+            )
             assert f'"name": "{name}", "parameters": {arguments}}}' in text
 
 
 def test_a_raw_prompt_begins_with_begin_of_text(tokenizer: Tokenizer, meta_tokenizer: Meta) -> None:
     for text in ("", "Once upon a time", SPELLED):
         expected = meta_tokenizer.encode(text, bos=True, eos=False)
-        assert render_completion(tokenizer, text) == expected
+        assert render_completion(tokenizer, text).tokens == expected
 
 
 def test_only_assistants_call_tools() -> None:
@@ -175,7 +177,7 @@ def test_only_assistants_call_tools() -> None:
 
 
 def test_tokens_of_a_small_vocabulary_are_found_by_name(hub_tokenizer: Tokenizer) -> None:
-    tokens = render_chat(hub_tokenizer, [Message("user", ("Hi",))])
+    tokens = render_chat(hub_tokenizer, [Message("user", ("Hi",))]).tokens
     assert hub_tokenizer.bos_id == tokens[0] == 20_000
     shown = b"".join(map(hub_tokenizer.token_bytes, tokens)).decode()
     assert shown == (
