@@ -30,7 +30,7 @@ async def samples(http: httpx.AsyncClient) -> dict[str, float]:
 async def test_the_engines_numbers(http: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.stats = Stats(
         running=1, waiting=2, pages_free=3, pages_cached=4, pages_owned=5, steps=6, preemptions=7,
-        computed_tokens=8,
+        computed_tokens=8, encoded_tiles=9, reused_tiles=10,
     )  # fmt: skip
     found = await samples(http)
     expected = {
@@ -42,6 +42,8 @@ async def test_the_engines_numbers(http: httpx.AsyncClient, engine: FakeEngine) 
         "caravan_steps_total": 6,
         "caravan_preemptions_total": 7,
         "caravan_computed_tokens_total": 8,
+        "caravan_encoded_tiles_total": 9,
+        "caravan_reused_tiles_total": 10,
         f"caravan_build_info,version={caravan.__version__}": 1,
     }
     assert expected.items() <= found.items()

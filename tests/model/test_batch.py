@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from caravan.kv_layout import KVLayout
-from caravan.messages import Admission, Sampling, Segment
+from caravan.messages import Admission, Sampling, Segment, SegmentTile
 from caravan.model.step import StepInput
 from caravan.worker.batch import build_step
 from caravan.worker.requests import RequestState
@@ -101,3 +103,39 @@ def test_tables_grow_past_their_first_capacity() -> None:
     for page in range(200):
         states[0].full.append([page])
     assert states[0].full.pages_LN.tolist() == [[*range(200)]]
+
+
+class Arena:
+    """Three slots of tiles of four patches; patch i of slot n is [10 * n + i]."""
+
+    tile_tokens = 4
+    features_PH = torch.tensor([[10.0 * slot + i] for slot in range(3) for i in range(4)])
+
+
+def test_patches_stand_in_the_rows_of_their_segment() -> None:
+    states = admit(3, 12)
+    other = Segment(0, 0, 3, [1, 2], [3, 4, 5, 6, 7, 8], samples=True)
+    # a tile at [1, 5) in the chunk [0, 5), and the first two patches of one at [6, 10)
+    tiles = [SegmentTile(1, slot=2), SegmentTile(6, slot=0)]
+    first = Segment(1, 0, 5, [11, 12, 13], [*range(20, 29)], False, tiles[:1])
+    second = Segment(1, 5, 3, [14], [*range(29, 35)], False, tiles[1:])
+    arena: Any = Arena()
+    step = build_step([other, first, second], states, LAYOUT, CPU, arena)
+    assert step.image_rows_I is not None
+    assert step.image_features_IH is not None
+    assert step.image_rows_I.tolist() == [4, 5, 6, 7, 9, 10]
+    assert step.image_features_IH[:, 0].tolist() == [20, 21, 22, 23, 0, 1]
+    rest = Segment(1, 8, 2, [15], [35, 36, 37], False, tiles[1:])
+    step = build_step([rest], states, LAYOUT, CPU, arena)
+    assert step.image_rows_I is not None
+    assert step.image_features_IH is not None
+    assert step.image_rows_I.tolist() == [0, 1]
+    assert step.image_features_IH[:, 0].tolist() == [2, 3]
+
+
+def test_without_a_picture_nothing_is_replaced() -> None:
+    arena: Any = Arena()
+    segment = Segment(0, 0, 3, [7, 8], [10, 20, 30, 11, 21, 31], samples=True)
+    step = build_step([segment], admit(3), LAYOUT, CPU, arena)
+    assert step.image_rows_I is None
+    assert step.image_features_IH is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from caravan.config import CacheConfig, EngineConfig, ModelConfig, SchedulerConf
 from caravan.errors import ConfigError
 from caravan.model.architecture import Architecture
 from caravan.model.footprint import Footprint, footprint
+from caravan.tiles import TileSlots
 from caravan.worker.kv_cache import allocate_arena, layer_caches
 from caravan.worker.memory import host_memory, plan_cache
 
@@ -119,3 +121,30 @@ def test_every_layer_has_memory_of_its_own_and_a_page_has_its_bytes() -> None:
     }
     assert len(places) == 8
     assert {(c, s) for c, s, _ in places} == {(True, 0), (True, 1), (True, 2), (False, 0)}
+
+
+def seeing(tile_tokens: int = 9, tile_bytes: int = 1000) -> Footprint:
+    return dataclasses.replace(size(), tile_tokens=tile_tokens, tile_bytes=tile_bytes)
+
+
+def test_encoded_tiles_get_their_share_first() -> None:
+    page = size().layout.page_bytes
+    settings = dataclasses.replace(config(), cache=CacheConfig(image_cache_memory_bytes=50 * page))
+    free = size().total_weight_bytes + 400 * page
+    assert plan_cache(settings, size(), free).tile_slots is None
+    assert plan_cache(settings, size(), free).num_pages == 400
+    plan = plan_cache(settings, seeing(tile_bytes=page), free)
+    assert plan.tile_slots == TileSlots(num_slots=50, tile_tokens=9)
+    assert plan.num_pages == 350
+
+
+def test_a_cache_that_holds_no_tile_is_refused() -> None:
+    settings = dataclasses.replace(config(), cache=CacheConfig(image_cache_memory_bytes=999))
+    with pytest.raises(ConfigError, match=r"--image-cache-memory-bytes is 999; .* takes 1000"):
+        plan_cache(settings, seeing(), 1 << 40)
+
+
+def test_tiles_that_leave_no_room_are_named() -> None:
+    free = size().total_weight_bytes + (1 << 20)
+    with pytest.raises(ConfigError, match="--image-cache-memory-bytes"):
+        plan_cache(config(), seeing(), free)

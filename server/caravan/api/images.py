@@ -43,7 +43,7 @@ class ImageLoader:
     def __init__(
         self, config: ImageConfig, layout: TileLayout, fetcher: ImageFetcher | None = None
     ) -> None:
-        """`fetcher` downloads; by default it obeys `config`."""
+        """`fetcher` downloads; by default it obeys `config`. Raises ConfigError for its hosts."""
         self.config = config
         self.layout = layout
         self._fetcher = fetcher or ImageFetcher(config)

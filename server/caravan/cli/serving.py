@@ -117,6 +117,7 @@ def announcement(ready: Ready, model: str, url: str, *, needs_key: bool) -> str:
         [
             f"Caravan {__version__} serves {model}",
             f"  dtype    {ready.dtype} on {ready.device}",
+            f"  input    {'text and images' if ready.takes_images else 'text'}",
             f"  cache    {cache}",
             f"  context  at most {ready.max_model_len} tokens",
             f"  loaded   in {ready.load_s:.1f} s",

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import math
 import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,7 +26,6 @@ from caravan.errors import (
     FailedToDownloadImage,
     ImageFileTooLarge,
     InvalidImageUrl,
-    Overloaded,
 )
 from caravan.images.addresses import is_public
 
@@ -36,7 +34,6 @@ logger = logging.getLogger(__name__)
 # From a host name, or an address in any notation, to the addresses to connect to, best first.
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
-MAX_DOWNLOADS = 16  # at once; each holds at most max_image_bytes
 MAX_REDIRECTS = 3
 MAX_URL_CHARACTERS = 8192
 _CONNECT_S = 5.0  # for one address, TLS included
@@ -70,7 +67,6 @@ class ImageFetcher:
         self._private = _host_names(config, "allowed_private_hosts")
         self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, "image-dns")
         self._resolve = resolve or self._look_up
-        self._slots = asyncio.Semaphore(MAX_DOWNLOADS)
         # No connection is used twice: the next name that has this address was not verified on it.
         self._transport = httpx.AsyncHTTPTransport(
             # SSL_CERT_FILE and SSL_CERT_DIR are obeyed: private certificate authorities need them.
@@ -85,13 +81,12 @@ class ImageFetcher:
     async def fetch(self, url: str) -> bytes:
         """The file at `url`, an http or https URL; at least one byte, whatever they mean.
 
-        It takes at most `image_timeout` seconds from the first lookup to the last byte, and before
-        that at most as long to wait while MAX_DOWNLOADS others are under way. Raises
-        InvalidImageUrl, EmptyImageFile, ImageFileTooLarge, Overloaded if the wait was too long,
-        and for everything else FailedToDownloadImage with one message that does not say why.
+        It takes at most `image_timeout` seconds from the lookup to the last byte, and holds at most
+        `max_image_bytes`; how many are under way at once is for the caller to bound. Raises
+        InvalidImageUrl, EmptyImageFile, ImageFileTooLarge, and for everything else
+        FailedToDownloadImage with one message that does not say why.
         """
         target = self._checked(url)
-        await self._wait_for_slot()
         try:
             async with asyncio.timeout(self._config.image_timeout):
                 return await self._follow(target)
@@ -105,26 +100,11 @@ class ImageFetcher:
                 f"that answers with status 200, after at most {MAX_REDIRECTS} redirects, and "
                 f"sends the whole file within {self._config.image_timeout:g} seconds"
             ) from None
-        finally:
-            self._slots.release()
 
     async def aclose(self) -> None:
         """Closes what is open; `fetch` must not be called any more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._transport.aclose()
-
-    async def _wait_for_slot(self) -> None:
-        limit_s = self._config.image_timeout
-        try:
-            async with asyncio.timeout(limit_s):
-                await self._slots.acquire()
-        except TimeoutError:
-            retry_after_s = math.ceil(limit_s)
-            raise Overloaded(
-                f"The server is downloading {MAX_DOWNLOADS} images already. "
-                f"Try again in {retry_after_s} s.",
-                retry_after_s=retry_after_s,
-            ) from None
 
     def _checked(self, text: str) -> httpx.URL:
         """Raises InvalidImageUrl."""

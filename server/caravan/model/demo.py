@@ -99,7 +99,8 @@ _VISION: dict[str, Any] = {
 _CONSTANT = 16.0
 _BIAS_NEVER = -8.0
 _BIAS_END = 0.1  # replies end after some 150 letters at temperature 0.6; greedy ones do not
-_PROJECTOR_GAIN = 4.0  # makes rows of a picture about as large as word embeddings
+_GELU_GAIN = np.float32(2.0)  # GELU halves what passes: so rows of a picture are as large as words
+_PLACE_GAIN = np.float32(2.0)  # patches of one color are still unlike each other
 _LETTERS = b"abcdefghijklmnopqrstuvwxyz "
 
 
@@ -240,10 +241,13 @@ def _vision_weights(
     if "norm" in parameter.name or parameter.name.endswith(".bias"):
         return np.full(source.shape, not parameter.name.endswith(".bias"), np.float32)
     weights = random.standard_normal(source.shape, np.float32)
-    if not parameter.name.endswith("_embedding"):
-        weights /= np.float32(source.shape[-1] ** 0.5)
-    if parameter.name == "vision.projector.weight":
-        weights *= _PROJECTOR_GAIN
+    if parameter.name.endswith("_embedding"):
+        return weights * _PLACE_GAIN
+    weights /= np.float32(source.shape[-1] ** 0.5)
+    if parameter.name.endswith(("fc2.weight", "projector.weight")):
+        # GELU's outputs have a mean above 0; it would make all rows of a picture alike
+        weights -= weights.mean(axis=1, keepdims=True)
+        weights *= _GELU_GAIN
         weights[0] = 0
     return weights
 

@@ -61,7 +61,7 @@ class StepDraft:
         Only tiles that this step shows are encoded: what runs ahead could be gone when it is used.
         """
         start = request.num_computed
-        tiles = []
+        tiles: list[SegmentTile] = []
         for tile in request.tiles_in(start, start + length, self._tile_tokens):
             slot = self._slot(tile, begins=tile.start >= start)
             if slot is None:

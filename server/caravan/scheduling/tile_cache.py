@@ -15,7 +15,7 @@ class TileKey(NamedTuple):
     """A tile, by its content."""
 
     image_key: bytes
-    index: int
+    number: int  # of the tile in the picture
 
 
 class TileCache:

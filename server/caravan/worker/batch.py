@@ -103,30 +103,34 @@ def build_step(
         else None
         for kind, kind_tables in (("chunked", chunked), ("full", full))
     }
-    shown = _shown_patches(segments, arena.tile_tokens) if arena else None
-    rows_I, patches_I = shown or (None, None)
+    rows_I, features_IH = _shown_patches(segments, arena) if arena else (None, None)
     return StepInput(
         token_ids_T=torch.from_numpy(token_ids.astype(np.int64)).to(device),
         positions_T=torch.from_numpy(positions).to(device),
         sample_rows_S=last_rows[samples].to(device),
         chunked=tables["chunked"],
         full=tables["full"],
-        image_rows_I=None if rows_I is None else rows_I.to(device),
-        image_features_IH=arena.features_PH[patches_I.to(device)] if arena and shown else None,
+        image_rows_I=rows_I,
+        image_features_IH=features_IH,
     )
 
 
-def _shown_patches(segments: Sequence[Segment], tile_tokens: int) -> tuple[Tensor, Tensor] | None:
-    """Rows of the step that show a patch, and the patch's row in the arena; None if none does."""
+def _shown_patches(
+    segments: Sequence[Segment], arena: TileArena
+) -> tuple[Tensor | None, Tensor | None]:
+    """Rows of the step that show a patch, and what the encoder made of it; None if none does."""
     rows, patches = [], []
     first_row = 0
     for segment in segments:
         end = segment.start + segment.length
         for tile in segment.tiles:
-            shown = np.arange(max(tile.start, segment.start), min(tile.start + tile_tokens, end))
-            rows.append(first_row + shown - segment.start)
-            patches.append(tile.slot * tile_tokens + shown - tile.start)
+            tile_end = tile.start + arena.tile_tokens
+            positions = np.arange(max(tile.start, segment.start), min(tile_end, end))
+            rows.append(first_row + positions - segment.start)
+            patches.append(tile.slot * arena.tile_tokens + positions - tile.start)
         first_row += segment.length
     if not rows:
-        return None
-    return torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(patches))
+        return None, None
+    device = arena.features_PH.device
+    patches_I = torch.from_numpy(np.concatenate(patches)).to(device)
+    return torch.from_numpy(np.concatenate(rows)).to(device), arena.features_PH[patches_I]

@@ -11,17 +11,26 @@ from typing import Literal
 import pytest
 
 from caravan.cli import flags
-from caravan.config import ApiConfig, CacheConfig, ModelConfig, SchedulerConfig, setting
+from caravan.config import (
+    ApiConfig,
+    CacheConfig,
+    ImageConfig,
+    ModelConfig,
+    SchedulerConfig,
+    setting,
+)
 from caravan.errors import ConfigError
 
-CONFIGS = (ApiConfig, ModelConfig, CacheConfig, SchedulerConfig)
+CONFIGS = (ApiConfig, ModelConfig, CacheConfig, SchedulerConfig, ImageConfig)
 
 # Users' scripts depend on every one of these. Add; do not rename, do not remove.
 FLAGS = re.findall(
     r"\S+",
     """
-    --api-key --block-size --device --dtype --engine-timeout --gpu-memory-utilization --host
-    --kv-cache-dtype --kv-cache-memory-bytes --load-format --max-body-bytes --max-model-len
+    --allowed-media-domains --allowed-private-hosts --api-key --block-size --device --dtype
+    --engine-timeout --gpu-memory-utilization --host --image-cache-memory-bytes --image-timeout
+    --kv-cache-dtype --kv-cache-memory-bytes --limit-images-per-prompt --load-format
+    --max-body-bytes --max-image-bytes --max-image-pixels --max-model-len --max-num-batched-tiles
     --max-num-batched-tokens --max-num-seqs --max-queued-requests --max-queued-tokens
     --ping-interval --port --quantization --seed --served-model-name --shutdown-timeout
     --tensor-parallel-size
@@ -58,6 +67,20 @@ def test_every_flag_has_its_help_and_its_default() -> None:
 def test_without_flags_every_configuration_is_the_default() -> None:
     arguments = new_parser().parse_args([])
     assert [flags.read(arguments, config) for config in CONFIGS] == [c() for c in CONFIGS]
+
+
+def test_limits_of_images() -> None:
+    assert (
+        flags.read(parse("--limit-images-per-prompt 0"), ImageConfig).limit_images_per_prompt == 0
+    )
+    for line, limit in (
+        ("--limit-images-per-prompt -1", "at least 0"),
+        ("--max-image-pixels 0", "at least 1"),
+        ("--image-timeout 0", "above 0"),
+    ):
+        name, value = line.split()
+        with pytest.raises(ConfigError, match=f"{name} is {value}.*{limit}"):
+            flags.read(parse(line), ImageConfig)
 
 
 def test_flags_set_their_fields_and_no_others() -> None:

@@ -7,6 +7,7 @@ import shlex
 import socket
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from caravan.cli.serving import announcement, local_url, served_name
@@ -49,6 +50,13 @@ def test_the_printed_command_survives_the_shell(name: str) -> None:
     assert words[1] == "http://127.0.0.1:8000/v1/chat/completions"
     assert json.loads(words[words.index("-d") + 1])["model"] == name
     assert not any("Authorization" in word for word in words)
+
+
+@pytest.mark.parametrize(("takes_images", "said"), [(True, "text and images"), (False, "text")])
+def test_what_it_reads_is_said(takes_images: bool, said: str) -> None:
+    ready = msgspec.structs.replace(READY, takes_images=takes_images)
+    text = announcement(ready, "m", "http://127.0.0.1:8000", needs_key=False)
+    assert f"  input    {said}\n" in text
 
 
 def test_with_keys_the_printed_command_has_a_place_for_one() -> None:

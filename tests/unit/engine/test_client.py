@@ -158,7 +158,7 @@ async def test_while_it_loads_requests_are_refused_and_progress_is_known(
     assert pair.client.loading is None
     assert not pair.client.heard.is_set()
     with pytest.raises(StillLoading) as caught:
-        pair.client.submitSubmission([([1], SAMPLING)])
+        pair.client.submit([Submission([1], SAMPLING)])
     assert caught.value.retry_after_s == 5
     pair.engine.send(PROGRESS)
     await until(lambda: pair.client.loading == PROGRESS)
@@ -178,7 +178,7 @@ async def test_no_request_is_no_trouble(pair: Pair) -> None:
 
 async def test_requests_cross_and_their_deltas_come_back_each_to_its_own(pair: Pair) -> None:
     sampling = Sampling(max_tokens=3, stop_token_ids=(7, 8), logit_bias=((5, -1.5),), logprobs=2)
-    first, second = pair.client.submitSubmission([([1, 2], sampling), Submission([3], SAMPLING)])
+    first, second = pair.client.submit([Submission([1, 2], sampling), Submission([3], SAMPLING)])
     assert pair.engine.receive() == Generate(0, [1, 2], sampling)
     assert pair.engine.receive() == Generate(1, [3], SAMPLING)
     pair.engine.step(Delta(1, [10]), Delta(0, [20]))
@@ -194,7 +194,7 @@ async def test_requests_cross_and_their_deltas_come_back_each_to_its_own(pair: P
 
 async def test_ids_are_never_used_again(pair: Pair) -> None:
     for rid in range(3):
-        (generation,) = pair.client.submitSubmission([([1], SAMPLING)])
+        (generation,) = pair.client.submit([Submission([1], SAMPLING)])
         message = pair.engine.receive()
         assert isinstance(message, Generate)
         assert message.rid == rid
@@ -203,7 +203,7 @@ async def test_ids_are_never_used_again(pair: Pair) -> None:
 
 
 async def test_closing_aborts_once_and_later_deltas_are_dropped(pair: Pair) -> None:
-    closed, other = pair.client.submitSubmission([([1], SAMPLING), Submission([1], SAMPLING)])
+    closed, other = pair.client.submit([Submission([1], SAMPLING), Submission([1], SAMPLING)])
     pair.engine.receive()
     pair.engine.receive()
     pair.engine.step(Delta(0, [1]), Delta(1, [1]))
@@ -218,7 +218,7 @@ async def test_closing_aborts_once_and_later_deltas_are_dropped(pair: Pair) -> N
 
 
 async def test_closing_a_finished_request_aborts_nothing(pair: Pair) -> None:
-    (generation,) = pair.client.submitSubmission([([1], SAMPLING)])
+    (generation,) = pair.client.submit([Submission([1], SAMPLING)])
     pair.engine.receive()
     pair.engine.step(Delta(0, [1], finish="stop"))
     await pair.sync()
@@ -227,7 +227,7 @@ async def test_closing_a_finished_request_aborts_nothing(pair: Pair) -> None:
 
 
 async def test_closing_ends_the_iteration_of_another_task(pair: Pair) -> None:
-    (generation,) = pair.client.submitSubmission([([1], SAMPLING)])
+    (generation,) = pair.client.submit([Submission([1], SAMPLING)])
     task = asyncio.create_task(collect(generation))
     await asyncio.sleep(0)
     generation.close()
@@ -235,8 +235,8 @@ async def test_closing_ends_the_iteration_of_another_task(pair: Pair) -> None:
 
 
 async def test_nothing_is_left_of_ended_requests(pair: Pair) -> None:
-    finished, closed_early, closed_late, failed = pair.client.submitSubmission(
-        [([1, 2], SAMPLING)] * 4
+    finished, closed_early, closed_late, failed = pair.client.submit(
+        [Submission([1, 2], SAMPLING)] * 4
     )
     assert pair.client.num_open == 4
     closed_early.close()
@@ -254,30 +254,30 @@ async def test_nothing_is_left_of_ended_requests(pair: Pair) -> None:
 async def test_the_queue_holds_prompts_until_their_first_token(connect: Connect) -> None:
     pair = connect(ApiConfig(max_queued_tokens=100))
     await pair.make_ready()
-    first, second = pair.client.submitSubmission(
-        [([1] * 60, SAMPLING), Submission([1] * 40, SAMPLING)]
+    first, second = pair.client.submit(
+        [Submission([1] * 60, SAMPLING), Submission([1] * 40, SAMPLING)]
     )
     with pytest.raises(Overloaded):
-        pair.client.submitSubmission([([1], SAMPLING)])
+        pair.client.submit([Submission([1], SAMPLING)])
     pair.engine.step(Delta(0, [1]))
     await pair.sync()
-    (third,) = pair.client.submitSubmission([([1] * 60, SAMPLING)])
+    (third,) = pair.client.submit([Submission([1] * 60, SAMPLING)])
     with pytest.raises(Overloaded):
-        pair.client.submitSubmission([([1], SAMPLING)])
+        pair.client.submit([Submission([1], SAMPLING)])
     second.close()
-    pair.client.submitSubmission([([1] * 40, SAMPLING)])
+    pair.client.submit([Submission([1] * 40, SAMPLING)])
     first.close()
     with pytest.raises(Overloaded):
-        pair.client.submitSubmission([([1], SAMPLING)])
+        pair.client.submit([Submission([1], SAMPLING)])
     third.close()
 
 
 async def test_all_prompts_of_a_call_are_queued_or_none(connect: Connect) -> None:
     pair = connect(ApiConfig(max_queued_tokens=100))
     await pair.make_ready()
-    pair.client.submitSubmission([([1] * 50, SAMPLING)])
+    pair.client.submit([Submission([1] * 50, SAMPLING)])
     with pytest.raises(Overloaded) as caught:
-        pair.client.submitSubmission([([1] * 30, SAMPLING), Submission([1] * 30, SAMPLING)])
+        pair.client.submit([Submission([1] * 30, SAMPLING), Submission([1] * 30, SAMPLING)])
     assert caught.value.retry_after_s is not None
     assert isinstance(pair.engine.receive(), Generate)
     assert not pair.engine.socket.poll(50), "a part of a refused call was sent"
@@ -290,16 +290,16 @@ async def test_retry_after_counts_prompt_tokens_not_generated_ones(connect: Conn
     pair = connect(ApiConfig(max_queued_tokens=1000))
     await pair.make_ready()
     pair.client._clock = pair.client._queue._clock = lambda: now
-    pair.client.submitSubmission([([1], SAMPLING)])
+    pair.client.submit([Submission([1], SAMPLING)])
     now = 1.0
     pair.engine.step(Delta(0, [1]), computed_tokens=1)  # the prompt's one token: leaves the queue
     await until(lambda: pair.client.stats.computed_tokens == 1)
-    pair.client.submitSubmission([([1] * 900, SAMPLING), Submission([1] * 100, SAMPLING)])
+    pair.client.submit([Submission([1] * 900, SAMPLING), Submission([1] * 100, SAMPLING)])
     now = 3.0
     pair.engine.step(Delta(0, [2]), computed_tokens=42)  # 40 prompt tokens and one generated
     await until(lambda: pair.client.stats.computed_tokens == 42)
     with pytest.raises(Overloaded) as caught:
-        pair.client.submitSubmission([([1] * 990, SAMPLING)])
+        pair.client.submit([Submission([1] * 990, SAMPLING)])
     # The first second's one token has decayed with exp(-2 / 10).
     rate = (0.8187 * 1 + 40) / (0.8187 * 1 + 2)
     assert caught.value.retry_after_s == math.ceil(990 / rate) == 69
@@ -312,15 +312,15 @@ async def test_what_would_break_the_engine_breaks_one_request(
     pair: Pair, prompt: list[int], max_tokens: int
 ) -> None:
     with pytest.raises(AssertionError):
-        pair.client.submitSubmission(
-            [([1], SAMPLING), Submission(prompt, Sampling(max_tokens=max_tokens))]
+        pair.client.submit(
+            [Submission([1], SAMPLING), Submission(prompt, Sampling(max_tokens=max_tokens))]
         )
     assert pair.client.num_open == 0
     assert not pair.engine.socket.poll(20)
 
 
 async def test_the_engines_end_reaches_every_open_request_after_its_deltas(pair: Pair) -> None:
-    first, second = pair.client.submitSubmission([([1], SAMPLING), Submission([1], SAMPLING)])
+    first, second = pair.client.submit([Submission([1], SAMPLING), Submission([1], SAMPLING)])
     pair.engine.step(Delta(0, [1]))
     pair.engine.send(Failed("the engine failed", user_error=False))
     await until(lambda: not pair.client.alive)
@@ -331,12 +331,12 @@ async def test_the_engines_end_reaches_every_open_request_after_its_deltas(pair:
         assert isinstance(error, EngineDead)
         assert error.message == "the engine failed"
     with pytest.raises(EngineDead):
-        pair.client.submitSubmission([([1], SAMPLING)])
+        pair.client.submit([Submission([1], SAMPLING)])
     first.close()
 
 
 async def test_a_process_that_ended_without_a_word_counts_as_dead(pair: Pair) -> None:
-    (generation,) = pair.client.submitSubmission([([1], SAMPLING)])
+    (generation,) = pair.client.submit([Submission([1], SAMPLING)])
     task = asyncio.create_task(raised(generation))
     await asyncio.sleep(0)
     pair.engine.close()
@@ -347,7 +347,7 @@ async def test_a_process_that_ended_without_a_word_counts_as_dead(pair: Pair) ->
 
 
 async def test_last_words_that_were_not_read_yet_are(pair: Pair) -> None:
-    (generation,) = pair.client.submitSubmission([([1], SAMPLING)])
+    (generation,) = pair.client.submit([Submission([1], SAMPLING)])
     pair.engine.step(Delta(0, [1], finish="stop"))
     deadline = time.monotonic() + TIMEOUT_S
     while not pair.client._socket.poll(0):
@@ -360,7 +360,7 @@ async def test_last_words_that_were_not_read_yet_are(pair: Pair) -> None:
 async def test_nonsense_from_the_engine_ends_it(
     pair: Pair, frame: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (generation,) = pair.client.submitSubmission([([1], SAMPLING)])
+    (generation,) = pair.client.submit([Submission([1], SAMPLING)])
     pair.engine.socket.send(frame)
     assert isinstance(await raised(generation), EngineDead)
     assert pair.client.failed.is_set()
@@ -368,12 +368,12 @@ async def test_nonsense_from_the_engine_ends_it(
 
 
 async def test_draining_refuses_new_requests_and_finishes_open_ones(pair: Pair) -> None:
-    (generation,) = pair.client.submitSubmission([([1], SAMPLING)])
+    (generation,) = pair.client.submit([Submission([1], SAMPLING)])
     assert not pair.client.draining
     pair.client.drain()
     assert pair.client.draining
     with pytest.raises(Draining) as caught:
-        pair.client.submitSubmission([([1], SAMPLING)])
+        pair.client.submit([Submission([1], SAMPLING)])
     assert caught.value.retry_after_s == 5
     idle = asyncio.create_task(pair.client.wait_idle())
     await pair.sync()
@@ -384,7 +384,7 @@ async def test_draining_refuses_new_requests_and_finishes_open_ones(pair: Pair) 
 
 
 async def test_abandoned_requests_are_aborted_and_told(pair: Pair) -> None:
-    (generation,) = pair.client.submitSubmission([([1], SAMPLING)])
+    (generation,) = pair.client.submit([Submission([1], SAMPLING)])
     assert isinstance(pair.engine.receive(), Generate)
     pair.client.drain()
     pair.client.abandon()
@@ -406,13 +406,13 @@ async def test_silence_grows_until_the_engine_speaks(pair: Pair) -> None:
 async def test_many_requests_at_once_get_exactly_their_tokens(pair: Pair) -> None:
     """The reader sees the socket's edge only: whatever piles up between two turns must arrive."""
     num_requests, num_steps = 50, 40
-    generations = pair.client.submitSubmission([([1], SAMPLING)] * num_requests)
+    generations = pair.client.submit([Submission([1], SAMPLING)] * num_requests)
     tasks = [asyncio.create_task(collect(generation)) for generation in generations]
     for step in range(num_steps):
         finish: dict[str, Any] = {"finish": "length"} if step == num_steps - 1 else {}
         pair.engine.step(*(Delta(rid, [rid, step], **finish) for rid in range(num_requests)))
         if step % 3 == 0:
-            pair.client.submitSubmission([([2], SAMPLING)])[0].close()  # sends in between
+            pair.client.submit([Submission([2], SAMPLING)])[0].close()  # sends in between
         if step % 7 == 0:
             await asyncio.sleep(0)
     for rid, deltas in enumerate(await asyncio.gather(*tasks)):
