@@ -13,10 +13,10 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
+
+from timing import pairs
 
 from caravan.worker import environment
 
@@ -29,25 +29,6 @@ import caravan_kernels as kernels
 
 SHAPES = ((202048, 1024), (4096, 1024), (1024, 2048))  # outputs, inputs
 ROWS = (1, 2, 4, 8, 16, 64, 256)
-
-
-def pairs(
-    first: Callable[[], object], second: Callable[[], object], repeats: int
-) -> tuple[float, float, float]:
-    """Median seconds of each, and the median ratio second / first of runs side by side."""
-    times = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        first()
-        between = time.perf_counter()
-        second()
-        times.append((between - started, time.perf_counter() - between))
-    times = times[1:]
-    return (
-        median(a for a, _ in times),
-        median(b for _, b in times),
-        median(b / a for a, b in times),
-    )
 
 
 def read_rate() -> float:

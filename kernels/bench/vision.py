@@ -22,11 +22,11 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
+
+from timing import pairs
 
 from caravan.worker import environment
 
@@ -54,25 +54,6 @@ def tile_flops(v: VisionArchitecture) -> int:
     adapter = v.intermediate_size * v.adapter_size + v.adapter_size**2
     patches = 2 * (positions - 1) * v.patch_elements * hidden
     return patches + v.num_layers * layer + 2 * v.tile_tokens * adapter
-
-
-def pairs(
-    first: Callable[[], object], second: Callable[[], object], repeats: int
-) -> tuple[float, float, float]:
-    """Median seconds of each, and the median ratio second / first of runs side by side."""
-    times = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        first()
-        between = time.perf_counter()
-        second()
-        times.append((between - started, time.perf_counter() - between))
-    times = times[1:]
-    return (
-        median(a for a, _ in times),
-        median(b for _, b in times),
-        median(b / a for a, b in times),
-    )
 
 
 def matmul_rate() -> float:

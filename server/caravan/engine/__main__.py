@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caravan import logs
+from caravan import child_process, logs
 from caravan.config import EngineConfig
 from caravan.engine import loop
 from caravan.messages import Progress
@@ -17,8 +15,6 @@ from caravan.worker import environment
 
 if TYPE_CHECKING:
     from caravan.worker.runner import Runner
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def load_runner(
@@ -31,17 +27,9 @@ def load_runner(
     return Runner(config, directory, report)
 
 
-def _die_with_parent() -> None:
-    """On Linux the kernel ends this process with its parent, even inside a long load or step."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def main() -> int:
-    """Ctrl-C and service managers signal the whole group; only the parent decides here."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _die_with_parent()
+    """The engine's life, from its start to its exit status."""
+    child_process.obey_parent_only()
     logs.configure("engine")
     address, parent_pid = sys.argv[1:]
     return loop.run(address, int(parent_pid), load_runner)

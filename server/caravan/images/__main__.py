@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import signal
 import sys
 from typing import BinaryIO
 
 import msgspec
 
-from caravan import logs
+from caravan import child_process, logs
 from caravan.errors import ImageParseError, InvalidImage
 from caravan.images.decode import tile_image
 from caravan.images.decoder import LENGTH, Refused, Reply, Request, Tiled
 
 logger = logging.getLogger("caravan.images")
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
@@ -63,17 +59,9 @@ def _limit_memory(limit: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold a client's picture
 
 
-def _die_with_parent() -> None:
-    """On Linux the kernel ends this process with its parent, even inside a long decode."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def main() -> int:
-    """Ctrl-C and service managers signal the whole group; only the parent decides here."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _die_with_parent()
+    """Decodes until the parent closes its end."""
+    child_process.obey_parent_only()
     _limit_memory(int(sys.argv[1]))
     logs.configure("images")
     with open(os.dup(0), "rb") as requests, open(os.dup(1), "wb") as replies:  # noqa: PTH123

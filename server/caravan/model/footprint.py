@@ -20,7 +20,7 @@ class Footprint:
     layout: KVLayout  # on one rank
     max_position_embeddings: int  # tokens
     tile_tokens: int  # rows that a tile of a picture becomes; 0 if the model reads text only
-    tile_bytes: int  # what they take while a request still needs them
+    tile_bytes: int  # of one encoded tile in the image cache
 
     @property
     def total_parameters(self) -> int:
