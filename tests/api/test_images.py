@@ -314,6 +314,24 @@ async def test_other_requests_go_on_while_pictures_are_awaited(
         await waiting
 
 
+async def test_a_picture_that_is_there_does_not_wait_for_downloads(
+    images: ImageLoader, fetcher: PlayedFetcher
+) -> None:
+    hanging = [
+        asyncio.create_task(images.load([source("http://a/hang")] * 10))
+        for _ in range(api_images.MAX_DOWNLOADS // 10 + 1)
+    ]
+    async with asyncio.timeout(10):
+        while len(fetcher.asked) < api_images.MAX_DOWNLOADS:
+            await asyncio.sleep(0.01)
+        (image,) = await images.load([source(url_of(png()))])
+    assert image.grid.num_tiles == 1
+    assert len(fetcher.asked) == api_images.MAX_DOWNLOADS
+    for task in hanging:
+        task.cancel()
+    await asyncio.gather(*hanging, return_exceptions=True)
+
+
 def source(url: str) -> ImageSource:
     return ImageSource(url, low_detail=False, param="p")
 

@@ -1,8 +1,8 @@
-"""Pictures of a request, from their URLs to tiles: fetched, decoded and cut outside this process's
-event loop, a bounded number at a time.
+"""Pictures of a request, from their URLs to tiles, a bounded number at a time.
 
-What is held at once: of MAX_REQUESTS requests the tiles (6 MB for a picture at most), of MAX_IMAGES
-pictures the file, and what the decoder's own processes hold.
+What is held at once: of MAX_REQUESTS requests the body and the tiles (6 MB for a picture at most),
+of MAX_DOWNLOADS pictures the file, and what the decoder's own processes hold. Pictures that came
+with their request never wait for a slow server elsewhere.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from caravan.images.decoder import ImageDecoder
 from caravan.images.fetch import ImageFetcher
 from caravan.tiles import TiledImage, TileLayout
 
-MAX_REQUESTS = 16
-MAX_IMAGES = 16
-MAX_WAIT_S = (
-    60.0  # for one of the places; far more than a busy server takes, less than clients wait
-)
+MAX_REQUESTS = 32
+MAX_DOWNLOADS = 32
+MAX_WAIT_S = 60.0  # for a place; clients wait longer
 RETRY_S = 5
 
 
@@ -49,7 +47,7 @@ class ImageLoader:
         self._fetcher = fetcher or ImageFetcher(config)
         self._decoder = ImageDecoder(config, layout)
         self._requests = asyncio.Semaphore(MAX_REQUESTS)
-        self._images = asyncio.Semaphore(MAX_IMAGES)
+        self._downloads = asyncio.Semaphore(MAX_DOWNLOADS)
 
     async def __aenter__(self) -> Self:
         return self
@@ -94,14 +92,15 @@ class ImageLoader:
 
     async def _load(self, source: ImageSource) -> TiledImage:
         try:
-            async with self._images:
-                data = await self._read(source.url)
-                max_tiles = 1 if source.low_detail else self.layout.max_tiles
-                return await self._decoder.decode(data, max_tiles)
+            if source.url[:5].lower() == "data:":
+                limit = self.config.max_image_bytes
+                data = await asyncio.to_thread(decode_data_url, source.url, limit)
+                return await self._tiles(data, source)
+            async with self._downloads:
+                return await self._tiles(await self._fetcher.fetch(source.url), source)
         except InvalidImage as error:
             raise type(error)(f"`{source.param}` {error.message}.", param=source.param) from None
 
-    async def _read(self, url: str) -> bytes:
-        if url[:5].lower() == "data:":
-            return await asyncio.to_thread(decode_data_url, url, self.config.max_image_bytes)
-        return await self._fetcher.fetch(url)
+    async def _tiles(self, data: bytes, source: ImageSource) -> TiledImage:
+        max_tiles = 1 if source.low_detail else self.layout.max_tiles
+        return await self._decoder.decode(data, max_tiles)
