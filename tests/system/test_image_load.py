@@ -74,10 +74,11 @@ def plans() -> list[Plan]:
 
 async def run(client: AsyncOpenAI, plan: Plan, gate: asyncio.Semaphore) -> tuple[int, str, str]:
     """Completion tokens, finish reason and text, as far as the client has stayed."""
+    messages: Any = [{"role": "user", "content": plan.content}]
     async with gate:
         stream: Any = await client.chat.completions.create(
             model="tiny",
-            messages=[{"role": "user", "content": plan.content}],  # type: ignore[typeddict-item]
+            messages=messages,
             max_tokens=plan.max_tokens,
             temperature=0,
             stream=True,
