@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from PIL import Image
 
+from caravan.config import CacheConfig, Dtype, EngineConfig, ModelConfig
 from caravan.engine.handle import ShownImage, Submission
 from caravan.images.decode import tile_image
 from caravan.messages import Sampling
@@ -200,6 +202,22 @@ def test_a_picture_is_encoded_once_for_all_turns(directory: Path) -> None:
     assert_greedy(directory, name, complete_all(engine, [asked])[0])
     assert engine.stats.encoded_tiles == encoded
     assert engine.stats.reused_tiles == encoded
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_low_precision_stays_close(directory: Path, dtype: Dtype) -> None:
+    config = EngineConfig(
+        model=ModelConfig(dtype=dtype, device="cpu"),
+        cache=CacheConfig(kv_cache_memory_bytes=8 << 20, image_cache_memory_bytes=1 << 20),
+    )
+    low = Runner(config, directory, lambda progress: None)
+    asked = submission(directory, "several turns")
+    first = msgspec.structs.replace(asked.sampling, max_tokens=1)
+    asked = asked._replace(sampling=first)
+    exact = complete_all(new_engine(runner(directory)), [asked])[0].logprobs[0].top
+    found = dict(complete_all(new_engine(low), [asked])[0].logprobs[0].top)
+    token, logprob = exact[0]
+    assert found[token] == pytest.approx(logprob, abs=0.35)
 
 
 def test_what_is_shown_matters(directory: Path) -> None:

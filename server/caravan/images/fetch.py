@@ -13,9 +13,7 @@ import asyncio
 import ipaddress
 import logging
 import re
-import socket
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
@@ -28,6 +26,7 @@ from caravan.errors import (
     InvalidImageUrl,
 )
 from caravan.images.addresses import is_public
+from caravan.images.lookup import HostLookup
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,6 @@ Resolve = Callable[[str], Awaitable[Sequence[str]]]
 MAX_REDIRECTS = 3
 MAX_URL_CHARACTERS = 8192
 _CONNECT_S = 5.0  # for one address, TLS included
-_LOOKUP_THREADS = 8  # a lookup cannot be interrupted; this bounds those that nobody waits for
 
 # A server that sends its bytes one by one would hold up the event loop, by a second at a time, and
 # use a core for the whole time limit.
@@ -65,8 +63,7 @@ class ImageFetcher:
         self._config = config
         self._allowed = _host_names(config, "allowed_media_domains")
         self._private = _host_names(config, "allowed_private_hosts")
-        self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, "image-dns")
-        self._resolve = resolve or self._look_up
+        self._resolve = resolve or HostLookup()
         # No connection is used twice: the next name that has this address was not verified on it.
         self._transport = httpx.AsyncHTTPTransport(
             # SSL_CERT_FILE and SSL_CERT_DIR are obeyed: private certificate authorities need them.
@@ -103,7 +100,6 @@ class ImageFetcher:
 
     async def aclose(self) -> None:
         """Closes what is open; `fetch` must not be called any more."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
         await self._transport.aclose()
 
     def _checked(self, text: str) -> httpx.URL:
@@ -152,11 +148,6 @@ class ImageFetcher:
                 if not is_public(address):
                     raise _Refused(f"{address} is not public")
         return list(dict.fromkeys(addresses))
-
-    async def _look_up(self, host: str) -> Sequence[str]:
-        # Not in the loop's own threads: slow name servers would take them from everybody else.
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, _addresses, host)
 
     async def _read(self, response: httpx.Response) -> bytes:
         if response.status_code != httpx.codes.OK:
@@ -255,9 +246,3 @@ def _redirected(url: httpx.URL, locations: Sequence[str]) -> str:
     if url.scheme == "https" and target.scheme != "https":
         raise _Refused("a redirect from https to less")
     return str(target)
-
-
-def _addresses(host: str) -> list[str]:
-    """Blocks. Raises OSError."""
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return [str(entry[4][0]) for entry in found]
