@@ -9,9 +9,6 @@ model. The floor is one read of the weight at the rate of a plain sum over 1 GiB
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -24,6 +21,7 @@ environment.prepare()
 
 import torch
 import torch.nn.functional as F
+from results_file import write_results
 
 import caravan_kernels as kernels
 
@@ -75,18 +73,7 @@ def main() -> None:
                 {"outputs": outputs, "inputs": inputs, "rows": rows, "ours_s": ours}
                 | {"torch_s": theirs, "ratio": ratio, "share_of_floor": share}
             )
-    if arguments.json:
-        facts = {
-            "command": sys.argv,
-            "date": time.strftime("%Y-%m-%d"),
-            "torch": torch.__version__,
-            "cpu": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "dtype": arguments.dtype,
-            "read_bytes_per_s": rate,
-            "results": results,
-        }
-        arguments.json.write_text(json.dumps(facts, indent=2) + "\n")
+    write_results(arguments.json, dtype=arguments.dtype, read_bytes_per_s=rate, results=results)
 
 
 if __name__ == "__main__":

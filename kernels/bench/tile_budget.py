@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import platform
 import sys
 import time
 from pathlib import Path
@@ -25,7 +23,7 @@ from caravan.worker import environment
 
 environment.prepare()
 
-import torch
+from results_file import write_results
 
 from caravan.config import CacheConfig, EngineConfig, ModelConfig, SchedulerConfig
 from caravan.engine.engine import Engine
@@ -113,14 +111,7 @@ def main() -> None:
             "text's\n"
         )
         sys.stdout.flush()
-    if arguments.json:
-        facts = {
-            "command": sys.argv,
-            "date": time.strftime("%Y-%m-%d"),
-            "versions": {"torch": torch.__version__, "python": platform.python_version()},
-            "results": results,
-        }
-        arguments.json.write_text(json.dumps(facts, indent=2) + "\n")
+    write_results(arguments.json, results=results)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,6 @@ The floor is their time at the rate of torch's fp32 matrix product of 2048 x 204
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -33,6 +30,7 @@ from caravan.worker import environment
 environment.prepare()
 
 import torch
+from results_file import write_results
 from transformers import Llama4VisionConfig
 from transformers.models.llama4.modeling_llama4 import Llama4VisionModel
 
@@ -126,18 +124,7 @@ def main() -> None:
     rate = matmul_rate()
     print(f"float32, {torch.get_num_threads()} threads, multiplies at {rate / 1e9:.0f} GFLOP/s")
     results = measure(arguments.layers, arguments.repeats, rate)
-    if arguments.json:
-        facts = {
-            "command": sys.argv,
-            "date": time.strftime("%Y-%m-%d"),
-            "torch": torch.__version__,
-            "cpu": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "layers": arguments.layers,
-            "flop_per_s": rate,
-            "results": results,
-        }
-        arguments.json.write_text(json.dumps(facts, indent=2) + "\n")
+    write_results(arguments.json, layers=arguments.layers, flop_per_s=rate, results=results)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from llama_models.datatypes import RawMediaItem, RawMessage, RawTextItem
 from llama_models.llama4.tokenizer import Tokenizer as Meta
 
 from caravan.images.decode import tile_image
-from caravan.text.prompt import Message, Picture, Prompt, render_chat
+from caravan.text.prompt import Message, Picture, Prompt, Role, render_chat
 from caravan.text.tokenizer import Tokenizer
 from caravan.text.vocabulary import PATCH
 from caravan.tiles import TileGrid, TileLayout
@@ -84,7 +84,7 @@ def test_a_conversation(tokenizer: Tokenizer) -> None:
     """Pictures between texts, several in a message, and over several turns."""
     dog, pasta = (path.read_bytes() for path in photographs())
     low_word = "Compare <|image|> them"  # text does not become a placeholder
-    turns: list[tuple[str, list[str | bytes]]] = [
+    turns: list[tuple[Role, list[str | bytes]]] = [
         ("system", ["You see."]),
         ("user", [dog, "and", pasta, low_word]),
         ("assistant", ["One is a dog."]),
@@ -102,7 +102,7 @@ def test_a_conversation(tokenizer: Tokenizer) -> None:
     theirs = chat_format(meta_tokenizer()).encode_dialog_prompt(
         [RawMessage(role=role, content=list(map(meta_part, parts))) for role, parts in turns]
     )
-    messages = [Message(role, tuple(map(our_part, parts))) for role, parts in turns]  # type: ignore[arg-type]
+    messages = [Message(role, tuple(map(our_part, parts))) for role, parts in turns]
     ours = render_chat(tokenizer, messages)
     assert ours.tokens == theirs.tokens
     assert [len(starts) for starts in ours.tile_starts] == [len(tiles) for tiles in theirs.images]

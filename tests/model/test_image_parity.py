@@ -23,7 +23,7 @@ from caravan.engine.handle import ShownImage, Submission
 from caravan.images.decode import tile_image
 from caravan.messages import Sampling
 from caravan.model.architecture import Architecture
-from caravan.text.prompt import Message, Picture, render_chat
+from caravan.text.prompt import Message, Picture, Role, render_chat
 from caravan.text.tokenizer import Tokenizer
 from caravan.text.vocabulary import PATCH
 from caravan.tiles import TiledImage
@@ -41,7 +41,7 @@ NEW_TOKENS = 40
 SMALL, LARGE, WIDE = (40, 30), (150, 120), (300, 50)  # pixels; tiles have 56 or 84
 
 Part = str | tuple[int, int]  # a text, or the size of a picture
-Conversation = list[tuple[str, list[Part]]]  # roles, and what they say
+Conversation = list[tuple[Role, list[Part]]]  # roles, and what they say
 
 CONVERSATIONS: dict[str, Conversation] = {
     "one tile": [("user", ["What is this?", SMALL])],
@@ -107,7 +107,7 @@ def submission(directory: Path, name: str) -> Submission:
                 yield Picture(image.grid, layout.tile_tokens)
 
     words = tokenizer(directory)
-    messages = [Message(role, tuple(shown(parts))) for role, parts in CONVERSATIONS[name]]  # type: ignore[arg-type]
+    messages = [Message(role, tuple(shown(parts))) for role, parts in CONVERSATIONS[name]]
     prompt = render_chat(words, messages)
     sampling = Sampling(
         max_tokens=NEW_TOKENS,

@@ -117,6 +117,13 @@ class RunningServer:
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=TIMEOUT_S, trust_env=False)
 
+    def metric(self, name: str) -> float:
+        """The value on the metrics page, by its name with its labels."""
+        with self.client() as client:
+            lines = client.get("/metrics").text.splitlines()
+        (value,) = (line.rsplit(" ", 1)[1] for line in lines if line.startswith(name + " "))
+        return float(value)
+
     def _port(self) -> int | None:
         """Of the listening socket, as the kernel knows it."""
         inodes = set()

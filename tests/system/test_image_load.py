@@ -16,6 +16,7 @@ from openai import AsyncOpenAI
 from PIL import Image
 
 from system.running_server import TIMEOUT_S, RunningServer, until
+from system.streams import follow
 
 CONTEXT = 400  # tokens: the tiny model's chunks have 32, its tiles 4 patches
 NUM_REQUESTS = 60
@@ -38,7 +39,7 @@ def server(tiny_checkpoint: Callable[..., Path]) -> Iterator[RunningServer]:
 
     directory = tiny_checkpoint("scout", multimodal=True)
     layout = Architecture.from_directory(directory).kv_layout(4, itemsize=4)
-    cache_bytes = 3 * layout.pages_needed(CONTEXT) * layout.page_bytes
+    cache_bytes = int(1.2 * layout.pages_needed(CONTEXT)) * layout.page_bytes
     tile_bytes = 4 * 64 * 4
     with RunningServer(
         str(directory),
@@ -85,30 +86,12 @@ async def run(client: AsyncOpenAI, plan: Plan, gate: asyncio.Semaphore) -> tuple
             stream_options={"include_usage": True},
             extra_body={"ignore_eos": True},
         )
-        count, finish, text, num_chunks = 0, "", "", 0
-        async for chunk in stream:
-            if chunk.usage:
-                count = chunk.usage.completion_tokens
-            for choice in chunk.choices:
-                text += choice.delta.content or ""
-                finish = choice.finish_reason or finish
-            if num_chunks == plan.leave_after:
-                await stream.close()
-                return 0, "left", text
-            num_chunks += 1
-        return count, finish, text
-
-
-def gauge(server: RunningServer, name: str) -> float:
-    with server.client() as client:
-        lines = client.get("/metrics").text.splitlines()
-    (value,) = (line.rsplit(" ", 1)[1] for line in lines if line.startswith(name + " "))
-    return float(value)
+        return await follow(stream, lambda choice: choice.delta.content, plan.leave_after)
 
 
 async def test_chats_with_pictures_end_as_they_should(server: RunningServer) -> None:
     all_plans = plans()
-    free_at_first = until(lambda: gauge(server, 'caravan_kv_pages{state="free"}'))
+    free_at_first = until(lambda: server.metric('caravan_kv_pages{state="free"}'))
     async with AsyncOpenAI(
         base_url=f"{server.url}/v1", api_key="none", timeout=TIMEOUT_S * 5, max_retries=0
     ) as client:
@@ -117,13 +100,13 @@ async def test_chats_with_pictures_end_as_they_should(server: RunningServer) -> 
         for plan, (count, finish, _) in zip(all_plans, results, strict=True):
             if plan.leave_after is None:
                 assert (count, finish) == (plan.max_tokens, "length")
-        until(lambda: gauge(server, "caravan_requests_running") == 0)
-        assert gauge(server, 'caravan_kv_pages{state="owned"}') == 0
-        assert gauge(server, 'caravan_kv_pages{state="free"}') == free_at_first
-        assert gauge(server, "caravan_preemptions_total") > 0
-        assert gauge(server, "caravan_reused_tiles_total") > 0
+        until(lambda: server.metric("caravan_requests_running") == 0)
+        assert server.metric('caravan_kv_pages{state="owned"}') == 0
+        assert server.metric('caravan_kv_pages{state="free"}') == free_at_first
+        assert server.metric("caravan_preemptions_total") > 0
+        assert server.metric("caravan_reused_tiles_total") > 0
         shown = sum(part["type"] != "text" for plan in all_plans for part in plan.content)
-        assert gauge(server, "caravan_images_total") == shown
+        assert server.metric("caravan_images_total") == shown
 
         # what the crowd got is what a request gets that has the server for itself
         stayed = [i for i, plan in enumerate(all_plans) if plan.leave_after is None]

@@ -12,6 +12,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from system.running_server import TIMEOUT_S, RunningServer, until
+from system.streams import follow
 
 CONTEXT = 400  # tokens: the tiny model's chunks have 32
 BLOCK = 4  # tokens
@@ -69,32 +70,14 @@ async def run(client: AsyncOpenAI, plan: Plan, gate: asyncio.Semaphore) -> tuple
             stream_options={"include_usage": True},
             extra_body={"ignore_eos": True},
         )
-        count, finish, text, num_chunks = 0, "", "", 0
-        async for chunk in stream:
-            if chunk.usage:
-                count = chunk.usage.completion_tokens
-            for choice in chunk.choices:
-                text += choice.text
-                finish = choice.finish_reason or finish
-            if num_chunks == plan.leave_after:
-                await stream.close()
-                return 0, "left", text
-            num_chunks += 1
-        return count, finish, text
-
-
-def gauge(server: RunningServer, name: str) -> float:
-    with server.client() as client:
-        lines = client.get("/metrics").text.splitlines()
-    (value,) = (line.rsplit(" ", 1)[1] for line in lines if line.startswith(name + " "))
-    return float(value)
+        return await follow(stream, lambda choice: choice.text, plan.leave_after)
 
 
 async def test_every_request_ends_as_it_should_and_every_page_comes_back(
     server: RunningServer,
 ) -> None:
     all_plans = plans()
-    free_at_first = until(lambda: gauge(server, 'caravan_kv_pages{state="free"}'))
+    free_at_first = until(lambda: server.metric('caravan_kv_pages{state="free"}'))
     async with AsyncOpenAI(
         base_url=f"{server.url}/v1", api_key="none", timeout=TIMEOUT_S * 5, max_retries=0
     ) as client:
@@ -103,11 +86,11 @@ async def test_every_request_ends_as_it_should_and_every_page_comes_back(
         for plan, (count, finish, _) in zip(all_plans, results, strict=True):
             if plan.leave_after is None:
                 assert (count, finish) == (plan.max_tokens, "length")
-        until(lambda: gauge(server, "caravan_requests_running") == 0)
-        assert gauge(server, "caravan_requests_waiting") == 0
-        assert gauge(server, 'caravan_kv_pages{state="owned"}') == 0
-        assert gauge(server, 'caravan_kv_pages{state="free"}') == free_at_first
-        assert gauge(server, "caravan_preemptions_total") > 0
+        until(lambda: server.metric("caravan_requests_running") == 0)
+        assert server.metric("caravan_requests_waiting") == 0
+        assert server.metric('caravan_kv_pages{state="owned"}') == 0
+        assert server.metric('caravan_kv_pages{state="free"}') == free_at_first
+        assert server.metric("caravan_preemptions_total") > 0
         assert sum(finish == "left" for _, finish, _ in results) > 10
 
         # what the crowd got is what a request gets that has the server for itself
