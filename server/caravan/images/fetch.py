@@ -95,7 +95,8 @@ class ImageFetcher:
             raise FailedToDownloadImage(
                 "could not be downloaded; the image must be at a public http or https address "
                 f"that answers with status 200, after at most {MAX_REDIRECTS} redirects, and "
-                f"sends the whole file within {self._config.image_timeout:g} seconds"
+                f"sends the whole file within {self._config.image_timeout:g} seconds; or send it "
+                "as a data URL"
             ) from None
 
     async def aclose(self) -> None:
