@@ -82,6 +82,7 @@ def encoders(num_layers: int) -> tuple[VisionEncoder, Any]:
         for source in entry.sources:
             if source.tensor in stored:
                 targets[entry.name][source.rows].copy_(stored[source.tensor])
+    # theirs ends before the projector; an attribute of another type than the class declares
     ours.projector = torch.nn.Identity()  # type: ignore[assignment]
     return ours, theirs
 

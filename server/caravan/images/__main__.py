@@ -64,6 +64,7 @@ def main() -> int:
     child_process.obey_parent_only()
     _limit_memory(int(sys.argv[1]))
     logs.configure("images")
+    # PTH123: descriptors have no path.
     with open(os.dup(0), "rb") as requests, open(os.dup(1), "wb") as replies:  # noqa: PTH123
         os.dup2(2, 1)  # what is printed must not land between the frames
         serve(requests, replies)

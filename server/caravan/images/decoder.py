@@ -31,8 +31,8 @@ _FRAME_BYTES = 1 << 16  # of a reply besides its tiles, or of an error
 
 # Python and Pillow, and their shared libraries: 40 MiB of addresses.
 _BASE_BYTES = 256 << 20
-# Measured at 40 million pixels: 22 for transparent WebP, the dearest (two canvases of its decoder,
-# bytes, picture and its RGB), 12 for JPEG, 14 for transparent PNG.
+# Resident at 40 million pixels: 8 for JPEG, 12 for transparent PNG, 16 for WebP, the dearest (two
+# canvases of its decoder, the picture and its RGB): kernels/bench/pictures.py. Addresses are more.
 _BYTES_PER_PIXEL = 32
 _COPIES_OF_FILE = 4  # frame, message, the stream over it, and what a reader keeps
 

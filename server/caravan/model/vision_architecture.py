@@ -62,11 +62,6 @@ class VisionArchitecture:
         """Rows that a tile becomes: 144 in the real models."""
         return (self.patches_per_side // self.shuffle) ** 2
 
-    @property
-    def tile_elements(self) -> int:
-        """Bytes of a tile's pixels."""
-        return _CHANNELS * self.tile_size**2
-
     def tile_layout(self) -> TileLayout:
         """What cuts pictures into tiles for this encoder."""
         return TileLayout(
