@@ -13,6 +13,17 @@ LAYOUT = KVLayout(
 )
 
 
+class Drawn:
+    """See engine.executor.Launched."""
+
+    def __init__(self, plan: StepPlan) -> None:
+        self._plan = plan
+
+    def result(self) -> StepResult:
+        sampling = [segment for segment in self._plan.segments if segment.samples]
+        return StepResult([Sampled(part.rid, part.start + part.length) for part in sampling])
+
+
 class FakeExecutor:
     """See engine.executor.Executor. `before_run` is called with every plan."""
 
@@ -29,9 +40,8 @@ class FakeExecutor:
         self._before_run = before_run
         self.plans: list[StepPlan] = []
 
-    def run(self, plan: StepPlan) -> StepResult:
+    def launch(self, plan: StepPlan) -> Drawn:
         if self._before_run:
             self._before_run(plan)
         self.plans.append(plan)
-        sampling = [segment for segment in plan.segments if segment.samples]
-        return StepResult([Sampled(part.rid, part.start + part.length) for part in sampling])
+        return Drawn(plan)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from caravan.config import CacheConfig, EngineConfig, ModelConfig, SchedulerConfig
+from caravan.config import CacheConfig, Device, Dtype, EngineConfig, ModelConfig, SchedulerConfig
 from caravan.engine.engine import Engine
 from caravan.engine.handle import Submission
 from caravan.messages import Generate, Image, PlacedImage, Sampling, TokenLogprobs
@@ -30,9 +30,14 @@ def load(
     block_size: int = 4,
     max_model_len: int | None = None,
     image_cache_bytes: int = 1 << 20,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    enforce_eager: bool = False,
 ) -> Runner:
     config = EngineConfig(
-        model=ModelConfig(dtype="float32", device="cpu", max_model_len=max_model_len),
+        model=ModelConfig(
+            dtype=dtype, device=device, max_model_len=max_model_len, enforce_eager=enforce_eager
+        ),
         cache=CacheConfig(
             block_size=block_size,
             kv_cache_memory_bytes=64 << 20,
@@ -49,6 +54,7 @@ def new_engine(
     budget: int = 2048,
     tile_budget: int = 16,
     max_num_seqs: int = 64,
+    async_scheduling: bool = False,
 ) -> Engine:
     """A fresh scheduler over the runner's arena, or over its first `num_pages` pages."""
     config = SchedulerConfig(
@@ -57,7 +63,8 @@ def new_engine(
         max_num_batched_tiles=tile_budget,
     )
     num_pages = num_pages or runner.num_pages
-    return Engine(runner, Scheduler(runner.layout, num_pages, config, runner.tile_slots))
+    scheduler = Scheduler(runner.layout, num_pages, config, runner.tile_slots)
+    return Engine(runner, scheduler, async_scheduling=async_scheduling)
 
 
 _ids = itertools.count()  # engines share a runner, which forgets a request with the next plan

@@ -58,6 +58,9 @@ class ModelConfig:
     quantization: str = setting("none", "format the weights are quantized to")
     tensor_parallel_size: int = setting(1, "number of devices the model is split over")
     seed: int = setting(0, "seed of dummy weights")
+    enforce_eager: bool = setting(
+        False, "launch every kernel of a step by itself; a GPU otherwise replays graphs of them"
+    )
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "max_model_len", "tensor_parallel_size")
@@ -102,16 +105,32 @@ class SchedulerConfig:
     """How many requests and tokens share a step."""
 
     max_num_seqs: int = setting(256, "most requests that run at once")
-    max_num_batched_tokens: int = setting(
-        512, "most tokens in one step: a longer prompt shares several, and others go on between"
+    max_num_batched_tokens: int | None = setting(
+        None,
+        "most tokens in one step: a longer prompt shares several, and others go on between; "
+        "default: 8192 on a GPU, 512 on the CPU",
     )
-
     max_num_batched_tiles: int = setting(
         4, "most tiles of pictures encoded in one step: a larger picture shares several"
+    )
+    async_scheduling: bool | None = setting(
+        None,
+        "launch a step before the tokens of the last one are fetched; default: on a GPU, where it "
+        "hides the work between two steps",
     )
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "max_num_seqs", "max_num_batched_tokens", "max_num_batched_tiles")
+
+    def resolved(self, device: str) -> SchedulerConfig:
+        """With the device's defaults in place of None; `device` as PyTorch names it."""
+        on_cpu = device == "cpu"
+        tokens, ahead = self.max_num_batched_tokens, self.async_scheduling
+        return dataclasses.replace(
+            self,
+            max_num_batched_tokens=(512 if on_cpu else 8192) if tokens is None else tokens,
+            async_scheduling=not on_cpu if ahead is None else ahead,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

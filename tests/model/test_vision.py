@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,26 +188,28 @@ def test_pixels_are_normalized_as_llama_models_does() -> None:
 def logits(model: Llama4, ids: list[int], image_rows: list[int], features: Tensor) -> Tensor:
     """Of every position of one prompt, with features at some rows; one step, without an engine."""
     from caravan.messages import Admission, Sampling, Segment
-    from caravan.model.step import StepInput
-    from caravan.worker.batch import build_step
+    from caravan.worker.batch import StepMemory, lay_out, step_input
     from caravan.worker.kv_cache import allocate_arena, layer_caches
-    from caravan.worker.requests import RequestState
+    from caravan.worker.requests import Requests
 
-    architecture = model.architecture
+    architecture, cpu = model.architecture, torch.device("cpu")
     layout: KVLayout = architecture.kv_layout(4, 4)
     pages = layout.pages_held(len(ids))
-    arena = allocate_arena(architecture, layout, pages, torch.float32, torch.device("cpu"))
-    request = RequestState(Admission(0, ids, len(ids), Sampling(max_tokens=1)), layout)
+    arena = allocate_arena(architecture, layout, pages, torch.float32, cpu)
+    requests = Requests(layout, pages, 1, cpu)
+    requests.admit(Admission(0, ids, len(ids), Sampling(max_tokens=1)))
     blocks = list(range(pages))
     num_full = layout.full_slices * -(-len(ids) // layout.block_len)
     segment = Segment(0, 0, len(ids), blocks[:num_full], blocks[num_full:], samples=True)
-    step = build_step([segment], {0: request}, layout, torch.device("cpu"))
-    with_image = StepInput(
-        token_ids_T=step.token_ids_T,
-        positions_T=step.positions_T,
+    sent = {
+        name: torch.from_numpy(array)
+        for name, array in lay_out([segment], requests, layout).arrays.items()
+    }
+    seats = torch.zeros(2, dtype=torch.int64)
+    memory = StepMemory(layout, architecture.num_kv_heads, requests, seats, tiles=None)
+    with_image = replace(
+        step_input(sent, 0, memory),
         sample_rows_S=torch.arange(len(ids)),
-        chunked=step.chunked,
-        full=step.full,
         image_rows_I=torch.tensor(image_rows),
         image_features_IH=features,
     )

@@ -85,6 +85,8 @@ def _kind(hint: Any) -> dict[str, Any]:  # noqa: ANN401 a type hint has no type 
     """What argparse is told about a field of this type."""
     if get_origin(hint) in (types.UnionType, Union):
         (hint,) = (option for option in get_args(hint) if option is not types.NoneType)
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction}
     if get_origin(hint) is Literal:
         return {"choices": get_args(hint)}
     if get_origin(hint) is tuple:

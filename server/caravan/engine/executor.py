@@ -9,6 +9,13 @@ from caravan.messages import StepPlan, StepResult
 from caravan.tiles import TileSlots
 
 
+class Launched(Protocol):
+    """A step that may still be computing."""
+
+    def result(self) -> StepResult:
+        """Waits for the step's tokens: one entry per sampling segment, in the plan's order."""
+
+
 class Executor(Protocol):
     """A loaded model with its cache."""
 
@@ -44,5 +51,5 @@ class Executor(Protocol):
     def fingerprint(self) -> str:
         """Changes whenever the same request could give other tokens."""
 
-    def run(self, plan: StepPlan) -> StepResult:
-        """Computes one step. One entry per sampling segment, in the plan's order."""
+    def launch(self, plan: StepPlan) -> Launched:
+        """Starts one step. Steps take effect in the order of their launches."""

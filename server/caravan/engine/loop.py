@@ -117,10 +117,9 @@ def start(mailbox: Mailbox, load: Load) -> Engine:
     order = mailbox.receive_start()
     mailbox.send(Progress(phase="start", done=0, total=1, unit="process"))
     executor = load(order.config, Path(order.directory), mailbox.send)
-    scheduler = Scheduler(
-        executor.layout, executor.num_pages, order.config.scheduler, executor.tile_slots
-    )
-    engine = Engine(executor, scheduler)
+    config = order.config.scheduler.resolved(executor.device)
+    scheduler = Scheduler(executor.layout, executor.num_pages, config, executor.tile_slots)
+    engine = Engine(executor, scheduler, async_scheduling=bool(config.async_scheduling))
     ready = Ready(
         max_model_len=executor.max_model_len,
         num_pages=executor.num_pages,

@@ -1,4 +1,7 @@
-"""Feed-forward layers: a dense SwiGLU, or top-1 routed experts beside a shared one."""
+"""Feed-forward layers: a dense SwiGLU, or top-1 routed experts beside a shared one.
+
+Their results are terms of a sum, which the next norm adds to the residual stream.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import caravan_kernels as kernels
 from caravan.model.architecture import Architecture
 from caravan.model.layers import ColumnParallel, RowParallel, parameter
 from caravan.model.parallel import TensorParallel
+from caravan.model.side_stream import SideStream
 
 
 class SwiGLU(nn.Module):
@@ -19,19 +23,19 @@ class SwiGLU(nn.Module):
         self.down = RowParallel(width, hidden_size, group)
 
     def forward(self, x: Tensor) -> Tensor:
-        down: Tensor = self.down(kernels.swiglu(self.gate_up(x)))
+        down: Tensor = self.down(kernels.swiglu_linear(x, self.gate_up.weight))
         return down
 
 
 class Dense(SwiGLU):
-    """A dense feed-forward layer."""
+    """A dense feed-forward layer: one term."""
 
     def __init__(self, architecture: Architecture, group: TensorParallel) -> None:
         super().__init__(architecture.hidden_size, architecture.dense_intermediate_size, group)
         self.group = group
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.group.all_reduce(super().forward(x))
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return self.group.all_reduce_terms(super().forward(x))
 
 
 class Experts(nn.Module):
@@ -57,17 +61,20 @@ class Router(nn.Module):
 
 
 class MixtureOfExperts(nn.Module):
-    """shared(x) + expert(score * x): [T, hidden] -> [T, hidden]; one sum over the ranks."""
+    """shared(x) + expert(score * x) as terms, [T, hidden] each; one sum over the ranks."""
 
-    def __init__(self, architecture: Architecture, group: TensorParallel) -> None:
+    def __init__(self, architecture: Architecture, group: TensorParallel, side: SideStream) -> None:
         super().__init__()
         a = architecture
         self.group = group
+        self.side = side
         self.router = Router(a)
         self.experts = Experts(a, group)
         self.shared = SwiGLU(a.hidden_size, a.expert_intermediate_size, group)
 
-    def forward(self, x: Tensor) -> Tensor:
-        expert, score = kernels.moe_route(self.router(x))
-        routed = kernels.moe_experts(x, expert, score, self.experts.gate_up, self.experts.down)
-        return self.group.all_reduce(self.shared(x) + routed)
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        with self.side.beside(len(x)):
+            shared = self.shared(x)
+        routed = kernels.moe_experts(x, self.router(x), self.experts.gate_up, self.experts.down)
+        self.side.join(len(x))
+        return self.group.all_reduce_terms(shared, routed)

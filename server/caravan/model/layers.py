@@ -6,6 +6,8 @@ are the vision encoder's, which every rank has whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,6 +70,10 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return kernels.rms_norm(x, self.weight, self.eps)
+
+    def add(self, x: Tensor, terms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The sum of x and the terms, and its norm."""
+        return kernels.add_rms_norm(x, terms, self.weight, self.eps)
 
 
 class Linear(nn.Module):

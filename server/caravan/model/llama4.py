@@ -14,30 +14,39 @@ from caravan.model.feed_forward import Dense, MixtureOfExperts
 from caravan.model.layers import Embedding, RMSNorm, parameter
 from caravan.model.parallel import TensorParallel
 from caravan.model.rope import rope_table, temperature
+from caravan.model.side_stream import SideStream
 from caravan.model.step import LayerCache, StepInput
 from caravan.model.vision import VisionEncoder
 
 
-class Layer(nn.Module):
-    """x + attention(norm(x)), then x + ffn(norm(x))."""
+Terms = tuple[Tensor, ...]
 
-    def __init__(self, architecture: Architecture, index: int, group: TensorParallel) -> None:
+
+class Layer(nn.Module):
+    """x + attention(norm(x)), then x + ffn(norm(x)); the second sum is left to the next norm."""
+
+    def __init__(
+        self, architecture: Architecture, index: int, group: TensorParallel, side: SideStream
+    ) -> None:
         super().__init__()
         a = architecture
         self.chunked = a.chunked[index]
         self.input_norm = RMSNorm(a.hidden_size, a.rms_norm_eps)
         self.attention = Attention(a, chunked=self.chunked, group=group)
         self.ffn_norm = RMSNorm(a.hidden_size, a.rms_norm_eps)
-        self.ffn = MixtureOfExperts(a, group) if a.moe[index] else Dense(a, group)
+        self.ffn = MixtureOfExperts(a, group, side) if a.moe[index] else Dense(a, group)
 
-    def forward(self, x: Tensor, kind: KindInput, cache: LayerCache) -> Tensor:
-        x = x + self.attention(self.input_norm(x), kind, cache)
-        residual: Tensor = x + self.ffn(self.ffn_norm(x))
-        return residual
+    def forward(
+        self, x: Tensor, terms: Terms, kind: KindInput, cache: LayerCache
+    ) -> tuple[Tensor, Terms]:
+        """x, and terms to be added to it, before and after the layer."""
+        x, normed = self.input_norm.add(x, terms)
+        x, normed = self.ffn_norm.add(x, (self.attention(normed, kind, cache),))
+        return x, self.ffn(normed)
 
 
 class Head(nn.Module):
-    """x [S, hidden] -> logits [S, vocabulary] in fp32; each rank computes a share of the words."""
+    """x [S, hidden] -> logits [S, vocabulary]; each rank computes a share of the words."""
 
     def __init__(self, weight: nn.Parameter, group: TensorParallel) -> None:
         super().__init__()
@@ -45,7 +54,7 @@ class Head(nn.Module):
         self.weight = weight
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.group.all_gather(kernels.linear(x, self.weight)).float()
+        return self.group.all_gather(kernels.linear(x, self.weight))
 
 
 class Llama4(nn.Module):
@@ -73,7 +82,8 @@ class Llama4(nn.Module):
         try:
             with device:
                 self.embed_tokens = Embedding(a.vocab_size, a.hidden_size, group)
-                self.layers = nn.ModuleList(Layer(a, i, group) for i in range(a.num_layers))
+                side = SideStream(device)
+                self.layers = nn.ModuleList(Layer(a, i, group, side) for i in range(a.num_layers))
                 self.norm = RMSNorm(a.hidden_size, a.rms_norm_eps)
                 tied = self.embed_tokens.weight if a.tie_word_embeddings else None
                 head = parameter(group.share(a.vocab_size), a.hidden_size) if tied is None else tied
@@ -102,20 +112,28 @@ class Llama4(nn.Module):
         return features
 
     @torch.inference_mode()
-    def forward(self, step: StepInput, caches: Sequence[LayerCache]) -> Tensor:
-        """One step: [S, vocabulary] fp32, and every token's K and V in the pages of `caches`."""
+    def forward(
+        self, step: StepInput, caches: Sequence[LayerCache], out_SV: Tensor | None = None
+    ) -> Tensor:
+        """One step: logits fp32 [S, vocabulary], and all K and V in the pages of `caches`.
+
+        The logits are written to `out_SV` if it is given.
+        """
         x = self.embed_tokens(step.token_ids_T).to(self.activation_dtype)
         if step.image_rows_I is not None:
             assert step.image_features_IH is not None, step
             x[step.image_rows_I] = step.image_features_IH.to(x.dtype)
         kinds = {True: self._chunked_input(step), False: self._full_input(step)}
+        terms: Terms = ()
         for layer, cache in zip(self.layers, caches, strict=True):
             kind = kinds[bool(layer.chunked)]
             assert kind is not None, (layer.chunked, step)
-            x = layer(x, kind, cache)
-        # only these rows go through the head, whose weight is the largest of the model
-        logits: Tensor = self.lm_head(self.norm(x[step.sample_rows_S]))
-        return logits
+            x, terms = layer(x, terms, kind, cache)
+        rows_S = step.sample_rows_S
+        if rows_S is not None:  # only these go through the head, the model's largest weight
+            x, terms = x[rows_S], tuple(term[rows_S] for term in terms)
+        logits: Tensor = self.lm_head(self.norm.add(x, terms)[1])
+        return logits.float() if out_SV is None else out_SV.copy_(logits)
 
     def _chunked_input(self, step: StepInput) -> KindInput | None:
         if step.chunked is None:

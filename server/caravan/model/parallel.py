@@ -1,6 +1,6 @@
 """The tensor-parallel group: which part of each layer this rank holds, and the sums between ranks.
 
-Layers are written for any size. This release starts one rank, for which both collectives are the
+Layers are written for any size. This release starts one rank, for which the collectives are the
 identity.
 """
 
@@ -29,6 +29,10 @@ class TensorParallel:
     def all_reduce(self, x: Tensor) -> Tensor:
         """The sum of all ranks' x."""
         return x
+
+    def all_reduce_terms(self, *terms: Tensor) -> tuple[Tensor, ...]:
+        """Tensors whose sum is that of all ranks' terms: one rank leaves the adding to the norm."""
+        return terms
 
     def all_gather(self, x: Tensor) -> Tensor:
         """All ranks' x, joined along the last dimension in order of rank."""

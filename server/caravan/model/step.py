@@ -18,7 +18,7 @@ class StepInput:
 
     token_ids_T: Tensor  # int64
     positions_T: Tensor  # int64, absolute
-    sample_rows_S: Tensor  # int64: the rows of T whose logits are wanted
+    sample_rows_S: Tensor | None  # int64: the rows of T whose logits are wanted; None: all
     chunked: PagedSegments | None  # None if the model has no such layers
     full: PagedSegments | None
     image_rows_I: Tensor | None = None  # int64: the rows of T that show a picture, not a word

@@ -30,6 +30,8 @@ class Request:
     sampling: Sampling
     tables: PageTables
     tiles: Sequence[PromptTile] = ()  # in order of position
+    num_drawn: int = 0  # tokens that launched steps draw, and that are not in `tokens` yet
+    first_step: int = 0  # of its present admission: tokens of earlier steps are not wanted
 
     @classmethod
     def arrived(
@@ -51,9 +53,15 @@ class Request:
         return self.tables.num_tokens
 
     @property
+    def num_known(self) -> int:
+        """Tokens that a step can compute: those drawn by earlier steps are on the device."""
+        return len(self.tokens) + self.num_drawn
+
+    @property
     def num_missing(self) -> int:
-        """Tokens yet to compute; 0 while the next token is being drawn."""
-        return len(self.tokens) - self.tables.num_tokens
+        """Tokens yet to compute. The last one that `max_tokens` allows need not be."""
+        longest = self.num_prompt + self.sampling.max_tokens - 1
+        return min(self.num_known, longest) - self.tables.num_tokens
 
     def tiles_in(self, start: int, end: int, tile_tokens: int) -> Sequence[PromptTile]:
         """The tiles of `tile_tokens` patches that overlap the positions [start, end)."""
@@ -69,9 +77,12 @@ class Request:
     def append(self, token: int) -> FinishReason | None:
         """Appends a drawn token; says whether, and why, the request ends with it.
 
+        A step may be under way that computes this token for a request which ends with it.
+
         The sampler draws no stop token before `min_tokens`, so every stop token ends the request.
         """
         self.tokens.append(token)
+        self.num_drawn -= 1
         if token in self.sampling.stop_token_ids:
             return "stop"
         if len(self.tokens) - self.num_prompt >= self.sampling.max_tokens:

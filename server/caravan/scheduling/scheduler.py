@@ -21,8 +21,11 @@ Pictures have a budget of their own, in tiles: a request's tokens are planned up
 that is neither kept nor fits the step, and nobody is admitted behind it. `scheduling.tile_cache`
 says why that cannot stop a request for ever.
 
-Tokens count as computed, and the pages of an ended chunk as free, once they are planned: `schedule`
-may be called again before the `update` of the plan before.
+Tokens count as computed, and the pages of an ended chunk as free, once they are planned; a token
+that a plan draws is there for the next plan, though its value is known to the worker alone. So
+`schedule` may be called again before the `update` of the plan before, and a device need not wait
+for the host between two steps. What a request that ended or was preempted had in later plans is
+computed for nothing.
 """
 
 from __future__ import annotations
@@ -54,9 +57,14 @@ class Scheduler:
         config: SchedulerConfig,
         tile_slots: TileSlots | None = None,
     ) -> None:
-        """`tile_slots`: the worker's room for encoded tiles; None: the model sees no pictures."""
+        """`config` is resolved for the device; `tile_slots` is the worker's room for encoded tiles.
+
+        Without tile slots the model sees no pictures.
+        """
+        assert config.max_num_batched_tokens is not None, config
         self._layout = layout
         self._config = config
+        self._token_budget = config.max_num_batched_tokens
         self._pool = PagePool(num_pages)
         self._tile_slots = tile_slots or TileSlots(num_slots=0, tile_tokens=1)
         self._tile_cache = TileCache(self._tile_slots.num_slots)
@@ -107,7 +115,7 @@ class Scheduler:
         holds no pages, only a few bytes for each.
         """
         draft = StepDraft(
-            self._config.max_num_batched_tokens,
+            self._token_budget,
             self._config.max_num_batched_tiles,
             self._tile_slots.tile_tokens,
             self._tile_cache,
@@ -125,7 +133,7 @@ class Scheduler:
         plan = StepPlan(self._steps, self._released, draft.admitted, segments, draft.tiles)
         self._released = []
         self._steps += 1
-        self._computed_tokens += self._config.max_num_batched_tokens - draft.budget
+        self._computed_tokens += self._token_budget - draft.budget
         self._encoded_tiles += len(draft.tiles)
         self._reused_tiles += draft.reused_tiles
         return plan
@@ -133,11 +141,15 @@ class Scheduler:
     def update(self, plan: StepPlan, result: StepResult) -> list[Delta]:
         """Takes the drawn tokens of a plan; ends the requests that are done.
 
-        Tokens of requests aborted or preempted since the plan was made are ignored.
+        Tokens of requests that ended, left or were preempted since the plan was made are ignored.
         """
         sampling = [segment.rid for segment in plan.segments if segment.samples]
         assert [sampled.rid for sampled in result.sampled] == sampling, (plan, result)
-        return [self._append(sampled) for sampled in result.sampled if sampled.rid in self._running]
+        return [
+            self._append(sampled)
+            for sampled in result.sampled
+            if (request := self._running.get(sampled.rid)) and request.first_step <= plan.step
+        ]
 
     def stats(self) -> Stats:
         """Requests and pages now; counters since the start."""
@@ -181,6 +193,7 @@ class Scheduler:
             if youngest is request:
                 return
             self._release(rid)
+            youngest.num_drawn = 0  # drawn again, from the same seed
             self._waiting[rid] = youngest
             self._waiting.move_to_end(rid, last=False)
             self._preemptions += 1
@@ -194,6 +207,7 @@ class Scheduler:
             if not self._fits(request):
                 return
             self._running[rid] = self._waiting.pop(rid)
+            request.first_step = self._steps
             draft.admitted.append(request.admission())
             draft.advance(request)
 
@@ -207,7 +221,7 @@ class Scheduler:
     def _append(self, sampled: Sampled) -> Delta:
         """Appends a drawn token to its request, which ends here if the token is its last."""
         request = self._running[sampled.rid]
-        assert request.num_missing == 0, (request, sampled)
+        assert request.num_drawn > 0, (request, sampled)
         finish = request.append(sampled.token)
         if finish:
             self._release(request.rid)

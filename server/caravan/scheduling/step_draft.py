@@ -38,7 +38,7 @@ class StepDraft:
     def advance(self, request: Request) -> bool:
         """Plans as many of the request's tokens as budgets and free pages allow.
 
-        False: the pages ended first.
+        False: the pages ended first. A token that the step draws is for the next step.
         """
         while wanted := min(self.budget, request.num_missing):
             length = request.tables.room(wanted)
@@ -48,7 +48,8 @@ class StepDraft:
             if not length:
                 self.lacks_tiles = True
                 return True
-            self._add(request, length, tiles)
+            if self._add(request, length, tiles):
+                return True
         return True
 
     def segments(self) -> list[Segment]:
@@ -82,13 +83,15 @@ class StepDraft:
             self.tiles.append(TileToEncode(slot, tile.pixels))
         return slot
 
-    def _add(self, request: Request, length: int, tiles: list[SegmentTile]) -> None:
-        """Plans one segment, inside a chunk, and takes its pages."""
+    def _add(self, request: Request, length: int, tiles: list[SegmentTile]) -> bool:
+        """Plans one segment, inside a chunk, and takes its pages; whether it samples."""
         start = request.num_computed
         full_pages, chunked_pages = request.tables.grow(length)
-        samples = start + length == len(request.tokens)
+        samples = start + length == request.num_known
+        request.num_drawn += samples
         segment = Segment(request.rid, start, length, full_pages, chunked_pages, samples, tiles)
         self._segments.append(segment)
         self.budget -= length
         if request.tables.chunk_ended:
             self.chunk_ends.append(request)
+        return samples

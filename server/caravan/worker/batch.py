@@ -1,136 +1,203 @@
-"""A StepPlan's segments as the model's input: ids, positions and page tables of both kinds.
+"""A plan's segments as the model's input: laid out on the host, sent at once, spread on the device.
 
-T tokens, S segments, L slices, N pages
+    T tokens, S segments, R seats
+
+The host sends a few numbers for each token and segment. What follows from them is computed where it
+is needed: the slots of keys and values from the tables that are on the device already, and the ids
+of tokens that the host does not know yet, because the step before drew them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import caravan_kernels as kernels
 from caravan.kv_layout import KVLayout, chunk_start
 from caravan.messages import Segment
 from caravan.model.step import StepInput
-from caravan.worker.requests import PageTable, RequestState
+from caravan.worker.requests import Requests
+from caravan.worker.table_store import TableStore
 from caravan.worker.tile_arena import TileArena
 from caravan_kernels import PagedSegments
 
+Arrays = dict[str, NDArray[Any]]
 
-@dataclass(slots=True)
-class KindTables:
-    """The page tables of one kind of layer while a step is put together."""
-
-    block_len: int
-    context_len: list[int] = field(default_factory=list)
-    pages_LN: list[NDArray[np.int32]] = field(default_factory=list)
-    slots_LT: list[NDArray[np.int64]] = field(default_factory=list)
-
-    def add(self, table: PageTable, start: int, length: int) -> None:
-        """One segment: `start` counts from the beginning of the table's context."""
-        end = start + length
-        pages_LN = table.pages_LN[:, : -(-end // self.block_len)]
-        blocks, offsets = np.divmod(np.arange(start, end), self.block_len)
-        self.context_len.append(end)
-        self.pages_LN.append(pages_LN.copy())  # a later segment of the request may change it
-        self.slots_LT.append(pages_LN[:, blocks].astype(np.int64) * self.block_len + offsets)
-
-    def build(
-        self, order: Sequence[int], query_indptr: Tensor, num_decode: int, device: torch.device
-    ) -> PagedSegments:
-        """The tables with the segments in the given order."""
-        pages = [self.pages_LN[s] for s in order]
-        context_len = [self.context_len[s] for s in order]
-        page_indptr = _indptr([p.shape[1] for p in pages])
-        return PagedSegments(
-            num_decode=num_decode,
-            query_indptr=query_indptr,
-            context_len=torch.tensor(context_len, dtype=torch.int32).to(device),
-            page_indptr=page_indptr.to(device),
-            pages_LN=_joined(pages).to(device),
-            slots_LT=_joined([self.slots_LT[s] for s in order]).to(device),
-        )
+PADDING = -1  # as a position: a row that computes nothing that anybody reads
 
 
-def _joined(columns: Sequence[NDArray[Any]]) -> Tensor:
-    """[L, n] of every segment side by side; each slice's row is contiguous."""
-    return torch.from_numpy(np.concatenate(columns, axis=1)).contiguous()
+@dataclass(frozen=True, slots=True)
+class StepLayout:
+    """What is sent for one step.
+
+    token_ids T, positions T, segment T (the token's), query_indptr S + 1, seats S; for each kind
+    the length S and the first column S of the segments' contexts; rows to sample, if not all;
+    where patches of pictures are shown, if any are.
+    """
+
+    arrays: Arrays
+    num_decode: int
+
+    @property
+    def num_segments(self) -> int:
+        """S."""
+        return len(self.arrays["seats"])
+
+    @property
+    def decodes_only(self) -> bool:
+        """Whether all segments are single tokens that sample, and none of them is a patch."""
+        return self.num_decode == self.num_segments and not {
+            "sample_rows",
+            "image_rows",
+        }.intersection(self.arrays)
 
 
-def _indptr(lengths: Sequence[int]) -> Tensor:
-    return torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32))
-
-
-def build_step(
-    segments: Sequence[Segment],
-    requests: Mapping[int, RequestState],
-    layout: KVLayout,
-    device: torch.device,
-    arena: TileArena | None = None,
-) -> StepInput:
+def lay_out(
+    segments: Sequence[Segment], requests: Requests, layout: KVLayout, tile_tokens: int = 0
+) -> StepLayout:
     """Takes the segments' new pages into the requests' tables and lays out the step.
 
     The step has the segments in the plan's order. Pages are taken in order of position: a plan
-    puts segments of one token first, so those of one request may be out of order in it. `arena`
-    holds the tiles that the segments show.
+    puts segments of one token first, so those of one request may be out of order in it.
     """
-    chunked, full = KindTables(layout.block_len), KindTables(layout.block_len)
-    by_position = sorted(range(len(segments)), key=lambda s: segments[s].start)
-    for s in by_position:
-        segment = segments[s]
-        request = requests[segment.rid]
-        request.take_pages(segment)
-        in_chunk = segment.start - chunk_start(segment.start, layout.chunk_len)
-        if layout.chunked_slices:
-            chunked.add(request.chunked, in_chunk, segment.length)
-        if layout.full_slices:
-            full.add(request.full, segment.start, segment.length)
-    order = np.argsort(by_position).tolist()  # segment -> where its tables are
-    query_indptr = _indptr([segment.length for segment in segments])
-    num_decode = sum(segment.length == 1 for segment in segments)
-    token_ids = np.concatenate([requests[segment.rid].tokens(segment) for segment in segments])
-    positions = np.concatenate([np.arange(s.start, s.start + s.length) for s in segments])
-    last_rows = query_indptr[1:].long() - 1
-    samples = torch.tensor([segment.samples for segment in segments])
-    tables = {
-        kind: kind_tables.build(order, query_indptr.to(device), num_decode, device)
-        if kind_tables.context_len
-        else None
-        for kind, kind_tables in (("chunked", chunked), ("full", full))
+    tables = {}
+    for s in sorted(range(len(segments)), key=lambda s: segments[s].start):
+        state = requests.take_pages(segments[s])
+        tables[s] = state, state.chunked
+    lengths = np.array([segment.length for segment in segments])
+    ends = np.array([segment.start + segment.length for segment in segments])
+    inside = [chunk_start(segment.start, layout.chunk_len) for segment in segments]
+    # now that all tables have grown, they stay where they are
+    full_start = [tables[s][0].full.start for s in range(len(segments))]
+    chunked_start = [tables[s][1].start for s in range(len(segments))]
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    segment_T = np.repeat(np.arange(len(segments), dtype=np.int32), lengths)
+    arrays: Arrays = {
+        "token_ids": np.concatenate(
+            [tables[s][0].tokens(segment) for s, segment in enumerate(segments)]
+        ),
+        "positions": np.arange(indptr[-1]) + (ends - indptr[1:])[segment_T],
+        "segment": segment_T,
+        "query_indptr": indptr.astype(np.int32),
+        "seats": np.array([tables[s][0].seat for s in range(len(segments))]),
+        "full_len": ends.astype(np.int32),
+        "full_start": np.array(full_start, np.int32),
+        "chunked_len": (ends - inside).astype(np.int32),
+        "chunked_start": np.array(chunked_start, np.int32),
     }
-    rows_I, features_IH = _shown_patches(segments, arena) if arena else (None, None)
+    samples = np.array([segment.samples for segment in segments])
+    if not samples.all() or len(segments) != indptr[-1]:
+        arrays["sample_rows"] = indptr[1:][samples] - 1
+    arrays |= _shown_patches(segments, tile_tokens)
+    return StepLayout(arrays, num_decode=int((lengths == 1).sum()))
+
+
+def no_rows() -> StepLayout:
+    """A step without segments: what padding is added to."""
+    types = {"token_ids": np.int64, "positions": np.int64, "segment": np.int32}
+    types |= {"query_indptr": np.int32, "seats": np.int64}
+    types |= {
+        f"{kind}_{what}": np.int32 for kind in ("full", "chunked") for what in ("len", "start")
+    }
+    return StepLayout({name: np.empty(0, dtype) for name, dtype in types.items()}, num_decode=0)
+
+
+def pad_decode(step: StepLayout, num_rows: int, spare_seat: int) -> StepLayout:
+    """A step of single tokens, with rows of padding up to `num_rows`."""
+    extra = num_rows - step.num_segments
+    assert step.decodes_only, step
+    assert extra >= 0, (step, num_rows)
+    fillers = {"positions": PADDING, "seats": spare_seat}
+    arrays = {
+        name: np.concatenate([array, np.full(extra, fillers.get(name, 0), array.dtype)])
+        for name, array in step.arrays.items()
+    }
+    arrays["segment"] = np.arange(num_rows, dtype=np.int32)
+    arrays["query_indptr"] = np.arange(num_rows + 1, dtype=np.int32)
+    return StepLayout(arrays, num_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class StepMemory:
+    """What outlives the steps on the device."""
+
+    layout: KVLayout
+    num_kv_heads: int
+    requests: Requests
+    last_token_R: Tensor  # int64; one more seat than there are requests: padding's
+    tiles: TileArena | None
+
+
+def step_input(sent: Mapping[str, Tensor], num_decode: int, memory: StepMemory) -> StepInput:
+    """The model's input from what was sent: device work only, which a graph can capture."""
+    token_ids_T, positions_T, segment_T = (
+        sent[name] for name in ("token_ids", "positions", "segment")
+    )
+    drawn_T = memory.last_token_R[sent["seats"][segment_T]]
+    layout = memory.layout
+    kinds = {
+        kind: _paged_segments(kind, sent, num_decode, memory) if slices else None
+        for kind, slices in (("full", layout.full_slices), ("chunked", layout.chunked_slices))
+    }
+    features_IH = None
+    if "image_rows" in sent:
+        assert memory.tiles is not None, "the model sees no pictures"
+        features_IH = memory.tiles.features_PH[sent["image_patches"]]
     return StepInput(
-        token_ids_T=torch.from_numpy(token_ids.astype(np.int64)).to(device),
-        positions_T=torch.from_numpy(positions).to(device),
-        sample_rows_S=last_rows[samples].to(device),
-        chunked=tables["chunked"],
-        full=tables["full"],
-        image_rows_I=rows_I,
+        token_ids_T=token_ids_T.where(token_ids_T >= 0, drawn_T),
+        positions_T=positions_T,
+        sample_rows_S=sent.get("sample_rows"),
+        chunked=kinds["chunked"],
+        full=kinds["full"],
+        image_rows_I=sent.get("image_rows"),
         image_features_IH=features_IH,
     )
 
 
-def _shown_patches(
-    segments: Sequence[Segment], arena: TileArena
-) -> tuple[Tensor | None, Tensor | None]:
-    """Rows of the step that show a patch, and what the encoder made of it; None if none does."""
+def _paged_segments(
+    kind: str, sent: Mapping[str, Tensor], num_decode: int, memory: StepMemory
+) -> PagedSegments:
+    chunked = kind == "chunked"
+    store: TableStore = memory.requests.chunked if chunked else memory.requests.full
+    page_start_S, context_len_S = sent[f"{kind}_start"], sent[f"{kind}_len"]
+    return PagedSegments(
+        num_decode=num_decode,
+        query_indptr=sent["query_indptr"],
+        context_len=context_len_S,
+        page_start=page_start_S,
+        pages_LN=store.pages_LN,
+        slots_LT=kernels.token_slots(
+            sent["positions"],
+            sent["segment"],
+            page_start_S,
+            store.pages_LN,
+            block_len=memory.layout.block_len,
+            chunk_len=memory.layout.chunk_len if chunked else None,
+        ),
+        decode_tasks=kernels.plan_decode(context_len_S[:num_decode], memory.num_kv_heads)
+        if num_decode
+        else None,
+    )
+
+
+def _shown_patches(segments: Sequence[Segment], tile_tokens: int) -> Arrays:
+    """Rows of the step that show a patch, and the patch of the arena; nothing if none does."""
     rows, patches = [], []
     first_row = 0
     for segment in segments:
         end = segment.start + segment.length
         for tile in segment.tiles:
-            tile_end = tile.start + arena.tile_tokens
-            positions = np.arange(max(tile.start, segment.start), min(tile_end, end))
+            positions = np.arange(
+                max(tile.start, segment.start), min(tile.start + tile_tokens, end)
+            )
             rows.append(first_row + positions - segment.start)
-            patches.append(tile.slot * arena.tile_tokens + positions - tile.start)
+            patches.append(tile.slot * tile_tokens + positions - tile.start)
         first_row += segment.length
     if not rows:
-        return None, None
-    device = arena.features_PH.device
-    patches_I = torch.from_numpy(np.concatenate(patches)).to(device)
-    return torch.from_numpy(np.concatenate(rows)).to(device), arena.features_PH[patches_I]
+        return {}
+    return {"image_rows": np.concatenate(rows), "image_patches": np.concatenate(patches)}

@@ -20,3 +20,5 @@ def prepare() -> None:
     # as long. One that sleeps at once costs some 30 us more for each of the step's 100 kernels. So
     # idle threads spin for some microseconds only.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    # Kernels count on fused multiply-adds: Triton's own default changes with 3.10.
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")

@@ -1,87 +1,96 @@
-"""What a worker keeps of each request: its tokens and its page tables.
+"""What a worker keeps of each request: its seat, its prompt's tokens, its page tables.
 
-Plans carry changes only, so these grow in place; a request's memory is bounded by what it holds.
+Plans carry changes only, so the tables grow in place. Tokens that were drawn since the admission
+are on the device, the last one of each seat.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from caravan.kv_layout import KVLayout
 from caravan.messages import Admission, Segment
+from caravan.worker.staging import Staging
+from caravan.worker.table_store import Extent, TableStore
 
-
-class Growing:
-    """An int32 array [rows, n] that grows along n in amortised constant time."""
-
-    def __init__(self, rows: int, capacity: int = 64) -> None:
-        self._memory = np.empty((rows, capacity), np.int32)
-        self.length = 0
-
-    @property
-    def values(self) -> NDArray[np.int32]:
-        """A view [rows, length]: valid until the next `extend`."""
-        return self._memory[:, : self.length]
-
-    def extend(self, columns: NDArray[np.int32]) -> None:
-        """Appends [rows, m]."""
-        end = self.length + columns.shape[1]
-        if end > self._memory.shape[1]:
-            grown = np.empty((len(self._memory), max(end, 2 * self._memory.shape[1])), np.int32)
-            grown[:, : self.length] = self.values
-            self._memory = grown
-        self._memory[:, self.length : end] = columns
-        self.length = end
-
-    def clear(self) -> None:
-        """Forgets the values, keeps the memory."""
-        self.length = 0
-
-
-class PageTable:
-    """The pages of one request for one kind of layer: [slices, blocks]."""
-
-    def __init__(self, slices: int) -> None:
-        self._slices = slices
-        self._pages = Growing(slices)
-
-    @property
-    def pages_LN(self) -> NDArray[np.int32]:
-        """A view: valid until the next change."""
-        return self._pages.values
-
-    def append(self, pages: list[int]) -> None:
-        """Adds blocks whose pages come block by block, and inside a block slice by slice."""
-        if pages:
-            self._pages.extend(np.array(pages, np.int32).reshape(-1, self._slices).T)
-
-    def clear(self) -> None:
-        """A new chunk: no blocks."""
-        self._pages.clear()
+DRAWN = -1  # in place of a token id: the last token of the request's seat
 
 
 class RequestState:
     """One admitted request."""
 
-    def __init__(self, admission: Admission, layout: KVLayout) -> None:
+    def __init__(self, admission: Admission, seat: int, full: Extent, chunked: Extent) -> None:
+        self.seat = seat
+        self.full = full
+        self.chunked = chunked
+        self._tokens = np.array(admission.tokens, np.int64)
+
+    def tokens(self, segment: Segment) -> NDArray[np.int64]:
+        """The segment's token ids [length]; DRAWN behind those it was admitted with."""
+        end = segment.start + segment.length
+        known = self._tokens[segment.start : end]
+        if len(known) == segment.length:
+            return known
+        assert segment.length == 1, segment
+        return np.array([DRAWN])
+
+
+class Requests:
+    """All admitted requests, and the page tables of both kinds of layer."""
+
+    def __init__(
+        self, layout: KVLayout, num_pages: int, num_seats: int, device: torch.device
+    ) -> None:
         self._layout = layout
-        self._tokens = Growing(1, capacity=len(admission.tokens) + 64)
-        self._tokens.extend(np.array([admission.tokens], np.int32))
-        self.full = PageTable(layout.full_slices)
-        self.chunked = PageTable(layout.chunked_slices)
+        self._by_rid: dict[int, RequestState] = {}
+        self._free_seats = list(reversed(range(num_seats)))
+        # A request's chunked table outlives its pages until the next chunk begins.
+        chunk_blocks = min(layout.blocks(layout.chunk_len), num_pages)
+        full, chunked = (
+            num_pages // slices if slices else 0
+            for slices in (layout.full_slices, layout.chunked_slices)
+        )
+        self.full = TableStore(layout.full_slices, full, num_seats, device)
+        self.chunked = TableStore(
+            layout.chunked_slices, chunked + num_seats * chunk_blocks, num_seats, device
+        )
 
-    def tokens(self, segment: Segment) -> NDArray[np.int32]:
-        """The segment's token ids [length]."""
-        return self._tokens.values[0, segment.start : segment.start + segment.length]
+    def __getitem__(self, rid: int) -> RequestState:
+        return self._by_rid[rid]
 
-    def append_token(self, token: int) -> None:
-        """The token that was drawn."""
-        self._tokens.extend(np.array([[token]], np.int32))
+    def admit(self, admission: Admission) -> RequestState:
+        """Gives a request a seat, the lowest that is free."""
+        assert admission.rid not in self._by_rid, admission.rid
+        state = RequestState(
+            admission, self._free_seats.pop(), self.full.open(), self.chunked.open()
+        )
+        self._by_rid[admission.rid] = state
+        return state
 
-    def take_pages(self, segment: Segment) -> None:
-        """Extends the tables by the segment's new pages; a new chunk starts an empty table."""
-        if segment.start % self._layout.chunk_len == 0:
-            self.chunked.clear()
-        self.chunked.append(segment.chunked_pages)
-        self.full.append(segment.full_pages)
+    def release(self, rid: int) -> int:
+        """Forgets a request; the seat that is free now."""
+        state = self._by_rid.pop(rid)
+        self.full.close(state.full)
+        self.chunked.close(state.chunked)
+        self._free_seats.append(state.seat)
+        return state.seat
+
+    def take_pages(self, segment: Segment) -> RequestState:
+        """Extends the request's tables by the segment's new pages.
+
+        A new chunk has a table of its own: the last chunk's may be read in the same step.
+        """
+        state = self._by_rid[segment.rid]
+        if segment.start % self._layout.chunk_len == 0 and state.chunked.length:
+            self.chunked.close(state.chunked)
+            state.chunked = self.chunked.open()
+        self.chunked.append(state.chunked, segment.chunked_pages)
+        self.full.append(state.full, segment.full_pages)
+        return state
+
+    def send_tables(self, staging: Staging) -> None:
+        """Brings the device's tables up to date."""
+        self.full.send_changes(staging)
+        self.chunked.send_changes(staging)

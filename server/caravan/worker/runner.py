@@ -3,26 +3,49 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 import caravan
 from caravan.config import EngineConfig
-from caravan.messages import Admission, Progress, Sampling, Segment, StepPlan, StepResult
+from caravan.messages import Progress, Sampled, StepPlan, StepResult
 from caravan.model.architecture import Architecture
 from caravan.model.footprint import footprint
 from caravan.model.llama4 import Llama4
 from caravan.model.manifest import served_architecture
 from caravan.model.weights import fill_dummy, load_weights
-from caravan.worker.batch import build_step
+from caravan.worker.batch import StepLayout, StepMemory, lay_out, step_input
+from caravan.worker.decode_graphs import Capture, CudaCapture, DecodeGraphs, graph_sizes
 from caravan.worker.device import pick_device
 from caravan.worker.kv_cache import allocate_arena, layer_caches
 from caravan.worker.memory import free_memory, plan_cache
-from caravan.worker.requests import RequestState
-from caravan.worker.sampler import Sampler
+from caravan.worker.requests import Requests
+from caravan.worker.sampler import Drawn, Sampler
+from caravan.worker.staging import Staging
 from caravan.worker.tile_arena import TileArena
+from caravan.worker.warm_up import warm_up_plans
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchedStep:
+    """See engine.executor.Launched."""
+
+    rids: list[int]
+    drawn: Drawn | None
+
+    def result(self) -> StepResult:
+        """Waits for the tokens."""
+        if self.drawn is None:
+            return StepResult([])
+        rows = self.drawn.result()
+        broken = [rid for rid, (token, _) in zip(self.rids, rows, strict=True) if token < 0]
+        assert not broken, ("NaN or +inf among the logits of", broken)
+        return StepResult([Sampled(rid, *row) for rid, row in zip(self.rids, rows, strict=True)])
 
 
 class Runner:
@@ -46,20 +69,28 @@ class Runner:
         self.device = str(device)
         self.fingerprint = _fingerprint(architecture, directory, dtype_name, device.type)
         self._device = device
+        self._num_seats = config.scheduler.max_num_seqs
         self._model = Llama4(
             architecture, dtype=dtype, device=device, max_model_len=self.max_model_len
         )
         self._load(config, directory, report)
         arena = allocate_arena(architecture, self.layout, self.num_pages, dtype, device)
         self._caches = layer_caches(architecture, self.layout, arena)
+        self._staging = Staging(device)
         self._tiles: TileArena | None = None
         if memory.tile_slots is not None:
-            self._tiles = TileArena(self._model, memory.tile_slots, dtype, device)
-        self._requests: dict[int, RequestState] = {}
-        self._sampler = Sampler(architecture.vocab_size, device)
-        report(Progress("warm-up", 0, 1, "steps"))
-        self._warm_up()
-        report(Progress("warm-up", 1, 1, "steps"))
+            self._tiles = TileArena(self._model, memory.tile_slots, dtype, device, self._staging)
+        self._requests = Requests(self.layout, self.num_pages, self._num_seats, device)
+        self._sampler = Sampler(architecture.vocab_size, self._num_seats, self._staging)
+        self._memory = StepMemory(
+            layout=self.layout,
+            num_kv_heads=architecture.num_kv_heads,
+            requests=self._requests,
+            last_token_R=torch.zeros(self._num_seats + 1, dtype=torch.int64, device=device),
+            tiles=self._tiles,
+        )
+        self._graphs: DecodeGraphs | None = None
+        self._warm_up(config, report)
 
     def _load(
         self, config: EngineConfig, directory: Path, report: Callable[[Progress], None]
@@ -75,35 +106,68 @@ class Runner:
             lambda done, total: report(Progress("weights", done, total, "bytes")),
         )
 
-    def _warm_up(self) -> None:
-        """One token through everything that is compiled, so that no user waits for it."""
-        rid, blocks = -1, range(self.layout.pages_held(1))
-        request = Admission(rid, [0], 1, Sampling(max_tokens=1, temperature=0.0))
-        full = list(blocks[: self.layout.full_slices])
-        chunked = list(blocks[self.layout.full_slices :])
-        self.run(StepPlan(0, [], [request], [Segment(rid, 0, 1, full, chunked, samples=True)]))
-        self.run(StepPlan(0, [rid], [], []))
+    def _warm_up(self, config: EngineConfig, report: Callable[[Progress], None]) -> None:
+        """Everything that is compiled or captured is so before the first user comes."""
+        tokens = config.scheduler.resolved(self.device).max_num_batched_tokens or 1
+        longest = 1 if self.device == "cpu" else min(tokens, self.max_model_len)
+        plans = warm_up_plans(self.layout, self.num_pages, longest)
+        for done, plan in enumerate(plans):
+            report(Progress("warm-up", done, len(plans), "steps"))
+            self.launch(plan).result()
+        report(Progress("warm-up", len(plans), len(plans), "steps"))
+        if self._device.type == "cuda" and not config.model.enforce_eager:
+            self.capture_decode(CudaCapture())
 
-    def run(self, plan: StepPlan) -> StepResult:
-        """Does what the plan says; one entry per sampling segment, in the plan's order."""
+    @torch.inference_mode()
+    def capture_decode(self, capture: Capture) -> None:
+        """Steps that only decode are replayed from now on; `capture` runs what it is to repeat."""
+        self._graphs = DecodeGraphs(
+            graph_sizes(self._num_seats),
+            self._forward,
+            capture,
+            torch.empty(self._num_seats, self.vocab_size, device=self._device),
+            self._staging,
+        )
+
+    @torch.inference_mode()
+    def launch(self, plan: StepPlan) -> LaunchedStep:
+        """Starts what the plan says; steps run in the order of their launches."""
         for rid in plan.released:
-            del self._requests[rid]
-            self._sampler.release(rid)
+            self._sampler.release(self._requests.release(rid))
         for admission in plan.admitted:
-            self._requests[admission.rid] = RequestState(admission, self.layout)
-            self._sampler.admit(admission)
+            self._sampler.admit(self._requests.admit(admission).seat, admission)
         if not plan.segments:
-            return StepResult([])
+            return LaunchedStep([], None)
         if plan.tiles:
             assert self._tiles is not None, "the model sees no pictures"
             self._tiles.encode(plan.tiles)
-        step = build_step(plan.segments, self._requests, self.layout, self._device, self._tiles)
-        logits_SV = self._model(step, self._caches)
+        tile_tokens = self._tiles.tile_tokens if self._tiles else 0
+        step = lay_out(plan.segments, self._requests, self.layout, tile_tokens)
+        self._requests.send_tables(self._staging)
+        logits_SV = self._logits(step)
         rids = [segment.rid for segment in plan.segments if segment.samples]
-        sampled = self._sampler.sample(rids, logits_SV) if rids else []
-        for each in sampled:
-            self._requests[each.rid].append_token(each.token)
-        return StepResult(sampled)
+        if not rids:
+            return LaunchedStep([], None)
+        seats_S = np.array([self._requests[rid].seat for rid in rids])
+        drawn = self._sampler.draw(seats_S, logits_SV)
+        # -1 marks broken logits, which the host will see; the next step must not read row -1
+        seats = self._staging.send({"seats": seats_S})["seats"]
+        self._memory.last_token_R[seats] = drawn.token_S.clamp(min=0)
+        return LaunchedStep(rids, drawn)
+
+    def _logits(self, step: StepLayout) -> Tensor:
+        """Of the rows that sample, fp32 [S, V]; to be read before the next step is launched."""
+        replayed = self._graphs.run(step) if self._graphs else None
+        if replayed is not None:
+            return replayed
+        sent = self._staging.send(step.arrays)
+        given = step_input(sent, step.num_decode, self._memory)
+        logits_SV: Tensor = self._model(given, self._caches)
+        return logits_SV
+
+    def _forward(self, sent: Mapping[str, Tensor], num_rows: int, logits_SV: Tensor) -> None:
+        """A step of single tokens, as it is captured."""
+        self._model(step_input(sent, num_rows, self._memory), self._caches, logits_SV)
 
 
 def _fingerprint(architecture: Architecture, directory: Path, dtype: str, device: str) -> str:

@@ -2,197 +2,183 @@
 
 The i-th token of a request's output depends on (seed, i) and the logits alone, so a request that
 is admitted again after a preemption goes on as if nothing had happened.
+
+Nothing here waits for a drawn token: how many there are the host knows without seeing them, and
+which ones there were, where penalties ask, is counted on the device. So the next step can be
+launched before this one's tokens are fetched.
+
+    S rows of a step, R those of them that ask for something, V vocabulary
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from caravan.messages import Admission, Sampled, Sampling, TokenLogprobs
+from caravan.messages import Admission, Sampling, TokenLogprobs
+from caravan.worker.fetching import Fetched, fetch
+from caravan.worker.seen_tokens import SeenTokens, has_penalties
+from caravan.worker.staging import Staging
 from caravan_kernels import sampling as kernels
+
+Seats = NDArray[np.int64]
+
+_PARAMETERS = np.dtype(
+    [
+        ("temperature", np.float32),
+        ("top_k", np.int64),
+        ("top_p", np.float64),
+        ("min_p", np.float32),
+        ("seed", np.int64),
+        ("index", np.int64),  # tokens generated so far
+    ]
+)
 
 
 class Sampler:
-    """Logits to tokens, under each request's parameters.
+    """Logits to tokens, under the parameters of each seat's request.
 
     A token id outside the vocabulary is never drawn, so a bias or a stop on it has no effect.
     """
 
-    def __init__(self, vocab_size: int, device: torch.device) -> None:
+    def __init__(self, vocab_size: int, num_seats: int, staging: Staging) -> None:
         self._vocab_size = vocab_size
-        self._device = device
-        self._requests: dict[int, _Request] = {}
+        self._staging = staging
+        self._parameters = np.zeros(num_seats, _PARAMETERS)
+        self._num_logprobs = np.full(num_seats, -1)  # -1: none are asked for
+        self._biases: dict[int, _Bias] = {}
+        self._seen = SeenTokens(vocab_size, num_seats, staging)
 
-    def admit(self, admission: Admission) -> None:
+    def admit(self, seat: int, admission: Admission) -> None:
         """Remembers a request, with what it had generated before a preemption."""
-        assert admission.rid not in self._requests, admission.rid
-        self._requests[admission.rid] = _Request(admission, self._vocab_size, self._device)
+        sampling = admission.sampling
+        num_generated = len(admission.tokens) - admission.num_prompt
+        self._parameters[seat] = (
+            sampling.temperature,
+            sampling.top_k,
+            sampling.top_p,
+            sampling.min_p,
+            _signed(sampling.seed),
+            num_generated,
+        )
+        self._num_logprobs[seat] = -1 if sampling.logprobs is None else sampling.logprobs
+        bias = _Bias(sampling, self._vocab_size)
+        if len(bias.ids(num_generated)):
+            self._biases[seat] = bias
+        if has_penalties(sampling):
+            self._seen.admit(seat, admission)
 
-    def release(self, rid: int) -> None:
+    def release(self, seat: int) -> None:
         """Forgets a request."""
-        del self._requests[rid]
+        self._biases.pop(seat, None)
+        self._seen.release(seat)
 
     @torch.inference_mode()
-    def sample(self, rids: Sequence[int], logits_SV: Tensor) -> list[Sampled]:
-        """Draws and records the next token of each request.
+    def draw(self, seats_S: Seats, logits_SV: Tensor) -> Drawn:
+        """Starts the draw of the next token of each seat's request.
 
-        Row i of the logits (fp32 [S, V]) is that of rids[i]; bias and penalties are written to it.
+        Row i of the logits (fp32 [S, V]) is that of seats[i]; bias and penalties are written to it.
         """
-        expected = (len(rids), self._vocab_size)
+        expected = (len(seats_S), self._vocab_size)
         assert logits_SV.shape == expected, (logits_SV.shape, expected)
         assert logits_SV.dtype == torch.float32, logits_SV.dtype
-        if not rids:
-            return []
-        requests = [self._requests[rid] for rid in rids]
-        asked = [i for i, request in enumerate(requests) if request.sampling.logprobs is not None]
-        raw_RV = logits_SV[asked]
-        self._apply_changes(requests, logits_SV)
-        tokens = self._draw(requests, logits_SV)
-        broken = [rid for rid, token in zip(rids, tokens, strict=True) if token < 0]
-        assert not broken, ("NaN or +inf among the logits of", broken)
-        for request, token in zip(requests, tokens, strict=True):
-            request.record(token)
-        logprobs: list[TokenLogprobs | None] = [None] * len(rids)
-        if asked:
-            counts = [requests[i].sampling.logprobs or 0 for i in asked]
-            found = self._logprobs(raw_RV, [tokens[i] for i in asked], counts)
-            for i, entry in zip(asked, found, strict=True):
-                logprobs[i] = entry
-        return [Sampled(*row) for row in zip(rids, tokens, logprobs, strict=True)]
+        counts_S = self._num_logprobs[seats_S]
+        asked_R = np.flatnonzero(counts_S >= 0)
+        raw_RV = logits_SV[self._staging.send({"rows": asked_R})["rows"]] if len(asked_R) else None
+        self._apply_biases(seats_S, logits_SV)
+        self._seen.apply_penalties(seats_S, logits_SV)
+        token_S = self._draw(seats_S, logits_SV)
+        self._seen.count(seats_S, token_S)
+        self._parameters["index"][seats_S] += 1
+        logprobs: tuple[Tensor, ...] = ()
+        if raw_RV is not None:
+            token_R = token_S[self._staging.send({"rows": asked_R})["rows"]]
+            logprobs = kernels.logprobs(raw_RV, token_R.clamp(min=0), int(counts_S.max()))
+        return Drawn(token_S, fetch((token_S, *logprobs)), asked_R, counts_S)
 
-    def _apply_changes(self, requests: list[_Request], logits_SV: Tensor) -> None:
-        """Bias, forbidden stops and penalties, in place."""
-        biases = [(i, *bias) for i, request in enumerate(requests) for bias in request.biases()]
-        if biases:
-            kernels.apply_bias(logits_SV, *self._flatten(biases))
-        seen = [
-            (i, *request.seen.entries())
-            for i, request in enumerate(requests)
-            if request.seen is not None
-        ]
-        if seen:
-            parameters = [request.sampling for request in requests]
-            kernels.apply_penalties(
-                logits_SV,
-                *self._flatten(seen),
-                self._column([p.repetition_penalty for p in parameters], torch.float32),
-                self._column([p.frequency_penalty for p in parameters], torch.float32),
-                self._column([p.presence_penalty for p in parameters], torch.float32),
-            )
+    def _apply_biases(self, seats_S: Seats, logits_SV: Tensor) -> None:
+        """Bias and forbidden stops, in place."""
+        if not self._biases:
+            return
+        rows, ids, values = [], [], []
+        for row, seat in enumerate(seats_S.tolist()):
+            if bias := self._biases.get(seat):
+                num_generated = int(self._parameters["index"][seat])
+                ids.append(bias.ids(num_generated))
+                values.append(bias.values(num_generated))
+                rows.append(np.full(len(ids[-1]), row))
+        if sum(map(len, rows)):
+            entries = {"rows": rows, "ids": ids, "values": values}
+            sent = self._staging.send({n: np.concatenate(parts) for n, parts in entries.items()})
+            kernels.apply_bias(logits_SV, sent["rows"], sent["ids"], sent["values"])
 
-    def _draw(self, requests: list[_Request], logits_SV: Tensor) -> list[int]:
+    def _draw(self, seats_S: Seats, logits_SV: Tensor) -> Tensor:
         """The token of each row; -1 where its logits are broken."""
-        parameters = [request.sampling for request in requests]
-        token_S = kernels.sample(
+        parameters = self._parameters[seats_S]
+        sent = self._staging.send(
+            {name: np.ascontiguousarray(parameters[name]) for name in parameters.dtype.names or ()}
+        )
+        drawn = parameters["temperature"] > 0
+        filters = (parameters["top_k"] > 0) | (parameters["top_p"] < 1) | (parameters["min_p"] > 0)
+        return kernels.sample(
             logits_SV,
-            self._column([p.temperature for p in parameters], torch.float32),
-            self._column([p.top_k for p in parameters], torch.int64),
-            self._column([p.top_p for p in parameters], torch.float64),
-            self._column([p.min_p for p in parameters], torch.float32),
-            self._column([_signed(p.seed) for p in parameters], torch.int64),
-            self._column([request.num_generated for request in requests], torch.int64),
-        )
-        return [int(token) for token in token_S.tolist()]
-
-    def _logprobs(
-        self, logits_RV: Tensor, tokens: list[int], counts: list[int]
-    ) -> list[TokenLogprobs]:
-        """Of the drawn tokens, with the `counts[i]` best of row i, under the model's own logits."""
-        chosen_R, ids_RN, values_RN = kernels.logprobs(
-            logits_RV, self._column(tokens, torch.int64), max(counts)
-        )
-        rows = zip(chosen_R.tolist(), ids_RN.tolist(), values_RN.tolist(), counts, strict=True)
-        return [
-            TokenLogprobs(chosen, list(zip(ids[:count], values[:count], strict=True)))
-            for chosen, ids, values, count in rows
-        ]
-
-    def _flatten(self, entries: list[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        """(row, ids, values) of several rows -> row_N, id_N, value_N."""
-        rows, ids, values = zip(*entries, strict=True)
-        lengths = self._column([len(row_ids) for row_ids in ids], torch.int64)
-        row_N = self._column(list(rows), torch.int64).repeat_interleave(lengths)
-        return row_N, torch.cat(ids), torch.cat(values)
-
-    def _column(self, values: Sequence[float], dtype: torch.dtype) -> Tensor:
-        """One value per row."""
-        return torch.tensor(values, dtype=dtype, device=self._device)
-
-
-class _Request:
-    """What is remembered of one request."""
-
-    def __init__(self, admission: Admission, vocab_size: int, device: torch.device) -> None:
-        self.sampling: Sampling = admission.sampling
-        self.num_generated = len(admission.tokens) - admission.num_prompt
-        self.seen = _seen_tokens(admission, device)
-        bias = [(i, value) for i, value in self.sampling.logit_bias if 0 <= i < vocab_size]
-        stops = [(i, -math.inf) for i in self.sampling.stop_token_ids if 0 <= i < vocab_size]
-        self._bias = _pair(bias, device)
-        self._stops = _pair(stops, device)
-
-    def biases(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Ids, and what is added to their logits for the next token."""
-        if self.sampling.logit_bias:
-            yield self._bias
-        if self.num_generated < self.sampling.min_tokens:
-            yield self._stops
-
-    def record(self, token: int) -> None:
-        """Adds a drawn token."""
-        self.num_generated += 1
-        if self.seen is not None:
-            self.seen.add(token)
-
-
-class _SeenTokens:
-    """The distinct tokens of one request, and how often each of them is in its output."""
-
-    def __init__(self, prompt: Sequence[int], output: Sequence[int], device: torch.device) -> None:
-        counts = Counter(output)
-        self._slots = {token: i for i, token in enumerate(dict.fromkeys((*prompt, *output)))}
-        self._ids = torch.tensor(list(self._slots), dtype=torch.int64, device=device)
-        self._counts = torch.tensor(
-            [counts[token] for token in self._slots], dtype=torch.float32, device=device
+            *(sent[name] for name in ("temperature", "top_k", "top_p", "min_p", "seed", "index")),
+            filtered=bool((drawn & filters).any()),
         )
 
-    def add(self, token: int) -> None:
-        """Counts one more token of the output."""
-        slot = self._slots.setdefault(token, len(self._slots))
-        if slot == len(self._ids):
-            room = self._ids.new_zeros(max(64, slot))
-            self._ids = torch.cat([self._ids, room])
-            self._counts = torch.cat([self._counts, room.float()])
-        self._ids[slot] = token
-        self._counts[slot] += 1
 
-    def entries(self) -> tuple[Tensor, Tensor]:
-        """Ids int64, and their counts fp32, 0 for a token of the prompt alone; both [N]."""
-        return self._ids[: len(self._slots)], self._counts[: len(self._slots)]
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The tokens of a step, which the device may still be drawing."""
 
+    token_S: Tensor  # int64 on the device; -1 where the logits are broken
+    fetched: Fetched
+    asked_R: NDArray[np.int64]  # the rows with log-probabilities
+    counts_S: NDArray[np.int64]  # how many of the best each row wants
 
-def _seen_tokens(admission: Admission, device: torch.device) -> _SeenTokens | None:
-    """None without penalties; the prompt counts for the repetition penalty alone."""
-    sampling, prompt = admission.sampling, admission.tokens[: admission.num_prompt]
-    repeats = sampling.repetition_penalty != 1
-    if not (repeats or sampling.frequency_penalty or sampling.presence_penalty):
-        return None
-    output = admission.tokens[admission.num_prompt :]
-    return _SeenTokens(prompt if repeats else (), output, device)
+    def result(self) -> list[tuple[int, TokenLogprobs | None]]:
+        """Waits for the tokens; each with its log-probabilities, where they were asked for."""
+        token_S, *columns = (tensor.tolist() for tensor in self.fetched.wait())
+        logprobs: list[TokenLogprobs | None] = [None] * len(token_S)
+        for row, chosen, ids, values in zip(self.asked_R.tolist(), *columns, strict=True):
+            best = list(zip(ids, values, strict=True))[: self.counts_S[row]]
+            logprobs[row] = TokenLogprobs(chosen, best)
+        return list(zip(token_S, logprobs, strict=True))
 
 
-def _pair(entries: list[tuple[int, float]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids int64 and values fp32, both [N]."""
-    ids, values = [i for i, _ in entries], [value for _, value in entries]
-    return (
-        torch.tensor(ids, dtype=torch.int64, device=device),
-        torch.tensor(values, dtype=torch.float32, device=device),
-    )
+class _Bias:
+    """What is added to the logits of one request."""
+
+    def __init__(self, sampling: Sampling, vocab_size: int) -> None:
+        bias = [(i, value) for i, value in sampling.logit_bias if 0 <= i < vocab_size]
+        stops = [(i, -math.inf) for i in sampling.stop_token_ids if 0 <= i < vocab_size]
+        self._min_tokens = sampling.min_tokens
+        self._num_bias = len(bias)
+        self._ids, self._values = _columns([*bias, *stops])
+
+    def ids(self, num_generated: int) -> NDArray[Any]:
+        """The tokens [N] concerned, after so many have been generated."""
+        return self._part(self._ids, num_generated)
+
+    def values(self, num_generated: int) -> NDArray[Any]:
+        """What is added to their logits [N]."""
+        return self._part(self._values, num_generated)
+
+    def _part(self, entries: NDArray[Any], num_generated: int) -> NDArray[Any]:
+        """Stops are forbidden until there are `min_tokens`."""
+        return entries if num_generated < self._min_tokens else entries[: self._num_bias]
+
+
+def _columns(entries: Sequence[tuple[int, float]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    ids = np.array([i for i, _ in entries], np.int64)
+    return ids, np.array([value for _, value in entries], np.float32)
 
 
 def _signed(seed: int) -> int:

@@ -14,20 +14,26 @@ from torch import Tensor
 from caravan.messages import TileToEncode
 from caravan.model.llama4 import Llama4
 from caravan.tiles import TileSlots
+from caravan.worker.staging import Staging
 
 
 class TileArena:
     """What the vision encoder made of tiles, until their slots get others."""
 
     def __init__(
-        self, model: Llama4, slots: TileSlots, dtype: torch.dtype, device: torch.device
+        self,
+        model: Llama4,
+        slots: TileSlots,
+        dtype: torch.dtype,
+        device: torch.device,
+        staging: Staging,
     ) -> None:
         architecture = model.architecture
         assert architecture.vision is not None
         self.tile_tokens = slots.tile_tokens
         self._model = model
         self._tile_size = architecture.vision.tile_size
-        self._device = device
+        self._staging = staging
         shape = (slots.num_slots, slots.tile_tokens, architecture.hidden_size)
         self._features_NPH = torch.empty(shape, dtype=dtype, device=device)
 
@@ -38,9 +44,9 @@ class TileArena:
 
     def encode(self, tiles: Sequence[TileToEncode]) -> None:
         """Encodes the tiles of one step together."""
-        pixels = np.frombuffer(b"".join(tile.pixels for tile in tiles), np.uint8)
+        pixels = np.frombuffer(bytearray().join(tile.pixels for tile in tiles), np.uint8)
         shape = (len(tiles), self._tile_size, self._tile_size, 3)
-        tiles_NSSC = torch.from_numpy(pixels.reshape(shape).copy()).to(self._device)
-        features_NPH = self._model.encode_tiles(tiles_NSSC)
-        slots = torch.tensor([tile.slot for tile in tiles], device=self._device)
-        self._features_NPH[slots] = features_NPH.to(self._features_NPH.dtype)
+        slots = np.array([tile.slot for tile in tiles])
+        sent = self._staging.send({"tiles": pixels.reshape(shape), "slots": slots})
+        features_NPH = self._model.encode_tiles(sent["tiles"])
+        self._features_NPH[sent["slots"]] = features_NPH.to(self._features_NPH.dtype)

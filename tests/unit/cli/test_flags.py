@@ -27,8 +27,8 @@ CONFIGS = (ApiConfig, ModelConfig, CacheConfig, SchedulerConfig, ImageConfig)
 FLAGS = re.findall(
     r"\S+",
     """
-    --allowed-media-domains --allowed-private-hosts --api-key --block-size --device --dtype
-    --engine-timeout --gpu-memory-utilization --host --image-cache-memory-bytes --image-timeout
+    --allowed-media-domains --allowed-private-hosts --api-key --async-scheduling --block-size
+    --device --dtype --enforce-eager --engine-timeout --gpu-memory-utilization --host --image-cache-memory-bytes --image-timeout
     --kv-cache-dtype --kv-cache-memory-bytes --limit-images-per-prompt --load-format
     --max-body-bytes --max-image-bytes --max-image-pixels --max-model-len --max-num-batched-tiles
     --max-num-batched-tokens --max-num-seqs --max-queued-requests --max-queued-tokens
@@ -81,6 +81,24 @@ def test_limits_of_images() -> None:
         name, value = line.split()
         with pytest.raises(ConfigError, match=f"{name} is {value}.*{limit}"):
             flags.read(parse(line), ImageConfig)
+
+
+def test_switches_have_a_no() -> None:
+    given = [flags.read(parse(line), SchedulerConfig) for line in ("", "--async-scheduling")]
+    assert [config.async_scheduling for config in given] == [None, True]
+    assert flags.read(parse("--no-async-scheduling"), SchedulerConfig).async_scheduling is False
+    assert flags.read(parse("--enforce-eager"), ModelConfig).enforce_eager
+
+
+@pytest.mark.parametrize(
+    ("device", "tokens", "ahead"),
+    [("cpu", 512, False), ("cuda", 8192, True), ("cuda:0", 8192, True)],
+)
+def test_what_is_not_given_follows_the_device(device: str, tokens: int, ahead: bool) -> None:
+    default = SchedulerConfig().resolved(device)
+    assert (default.max_num_batched_tokens, default.async_scheduling) == (tokens, ahead)
+    given = SchedulerConfig(max_num_batched_tokens=7, async_scheduling=not ahead)
+    assert given.resolved(device) == given
 
 
 def test_flags_set_their_fields_and_no_others() -> None:

@@ -31,16 +31,27 @@ def test_a_request_ends_by_stop_token_or_length(
     drawn: list[int], finishes: list[str | None]
 ) -> None:
     request = arrived(Generate(1, [9, 9], Sampling(max_tokens=3, stop_token_ids=(8, 9))))
+    request.num_drawn = len(drawn)
     assert [request.append(token) for token in drawn] == finishes
+    assert request.num_drawn == 0
 
 
-def test_missing_tokens_are_known_and_not_computed() -> None:
+def test_missing_tokens_are_known_or_drawn_and_not_computed() -> None:
     request = arrived(Generate(1, [5, 6, 7], Sampling(max_tokens=2)))
     assert (request.num_computed, request.num_missing) == (0, 3)
     request.tables.grow(3)
     assert (request.num_computed, request.num_missing) == (3, 0)
+    request.num_drawn = 1
+    assert (request.num_computed, request.num_missing) == (3, 1)
     request.append(8)
     assert (request.num_computed, request.num_missing) == (3, 1)
+
+
+def test_the_last_token_that_may_be_drawn_is_not_missing() -> None:
+    request = arrived(Generate(1, [5, 6, 7], Sampling(max_tokens=2)))
+    request.tables.grow(4)
+    request.num_drawn = 2
+    assert (request.num_known, request.num_missing) == (5, 0)
 
 
 def test_neither_the_message_nor_the_admission_shares_the_token_list() -> None:

@@ -142,15 +142,52 @@ class TestUpdate:
         it = scheduler(budget=6)
         it.add(generate(1, num_prompt=4))
         it.add(generate(2, num_prompt=8))
-        first, second = planned(it), planned(it)
+        first, second, third = planned(it), planned(it), planned(it)
         assert spans(first) == [(1, 0, 4), (2, 0, 2)]
-        assert spans(second) == [(2, 2, 6)]
+        assert spans(second) == [(1, 4, 1), (2, 2, 5)]
+        assert spans(third) == [(1, 5, 1), (2, 7, 1)]
+        assert it.update(first, draw(first, 3)) == [Delta(1, [3])]
+        assert it.update(second, draw(second, 4)) == [Delta(1, [4])]
+        assert it.update(third, draw(third, 5)) == [Delta(1, [5]), Delta(2, [5])]
+
+    def test_nothing_is_planned_ahead_of_a_last_token(self) -> None:
+        it = scheduler()
+        it.add(generate(1, num_prompt=4, max_tokens=2))
+        first, second = planned(it), planned(it)
+        assert spans(second) == [(1, 4, 1)]
         assert it.schedule() is None
         assert it.has_work
-        assert it.update(first, draw(first, 3)) == [Delta(1, [3])]
-        third = planned(it)
-        assert spans(third) == [(1, 4, 1)]
-        assert it.update(second, draw(second, 4)) == [Delta(2, [4])]
+        assert it.update(first, draw(first)) == [Delta(1, [7])]
+        assert it.schedule() is None
+        assert it.update(second, draw(second)) == [Delta(1, [7], finish="length")]
+        assert not it.has_work
+
+    def test_what_was_planned_behind_a_stop_is_ignored(self) -> None:
+        it = scheduler(pages=8)
+        it.add(generate(1, num_prompt=4, stop=(5,)))
+        first, second = planned(it), planned(it)
+        assert it.update(first, draw(first, 5)) == [Delta(1, [5], finish="stop")]
+        it.check_invariants()
+        assert it.stats().pages_free == 8
+        assert it.update(second, draw(second)) == []
+        assert not it.has_work
+
+    def test_a_token_drawn_before_a_preemption_is_drawn_again(self) -> None:
+        """Request 2 is preempted and admitted again while a step that drew its token is out."""
+        it = scheduler(pages=8, geometry=layout(block_len=2, chunk_len=100, chunked=0))
+        for rid in (1, 2):
+            it.add(generate(rid, num_prompt=2, max_tokens=9))
+        plans = [planned(it)]
+        while not it.stats().preemptions:
+            plans.append(planned(it))
+        assert plans[-1].released == [2]
+        it.abort(1)
+        again = planned(it)
+        assert rids(again.admitted) == [2]
+        assert again.admitted[0].tokens == [1, 1]
+        for plan in plans:
+            assert [delta.rid for delta in it.update(plan, draw(plan))] == []
+        assert it.update(again, draw(again)) == [Delta(2, [7])]
 
 
 class TestAbort:

