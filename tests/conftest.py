@@ -13,6 +13,8 @@ from caravan.worker import environment
 
 environment.prepare()  # as the engine process does
 
+import triton_device  # noqa: E402, F401 - before any kernel is imported: it may interpret them
+
 MakeCheckpoint = Callable[..., Path]
 
 

@@ -50,7 +50,7 @@ _ids = itertools.count()
 
 def run(runner: Runner, tile_budget: int, *, picture: bool) -> Times:
     """One stream, and beside it a prompt of so many tokens, with a new picture or without."""
-    config = SchedulerConfig(max_num_batched_tiles=tile_budget)
+    config = SchedulerConfig(max_num_batched_tiles=tile_budget).resolved("cpu")
     engine = Engine(runner, Scheduler(runner.layout, runner.num_pages, config, runner.tile_slots))
     greedy = Sampling(max_tokens=400, temperature=0.0)
     stream = next(_ids)

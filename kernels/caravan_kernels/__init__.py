@@ -4,23 +4,28 @@ Each function's specification is its twin in `reference`; the device of its tens
 implementation.
 """
 
-from caravan_kernels.attention import paged_attention
+from caravan_kernels.attention import paged_attention, plan_decode
 from caravan_kernels.epilogue import qkv_epilogue
-from caravan_kernels.linear import linear
+from caravan_kernels.linear import linear, swiglu_linear
 from caravan_kernels.moe import moe_experts
-from caravan_kernels.paged import PagedSegments
-from caravan_kernels.reference import moe_route, rms_norm, rotate_pairs, swiglu
+from caravan_kernels.norm import add_rms_norm, rms_norm
+from caravan_kernels.paged import DecodeTasks, PagedSegments
+from caravan_kernels.reference import rotate_pairs
+from caravan_kernels.slots import token_slots
 from caravan_kernels.vision import vision_attention
 
 __all__ = [
+    "DecodeTasks",
     "PagedSegments",
+    "add_rms_norm",
     "linear",
     "moe_experts",
-    "moe_route",
     "paged_attention",
+    "plan_decode",
     "qkv_epilogue",
     "rms_norm",
     "rotate_pairs",
-    "swiglu",
+    "swiglu_linear",
+    "token_slots",
     "vision_attention",
 ]

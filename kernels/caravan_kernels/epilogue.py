@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from caravan_kernels import reference
+from caravan_kernels import devices
 from caravan_kernels.cpu import epilogue as cpu
 
 
@@ -19,8 +19,11 @@ def qkv_epilogue(
     temperature_T: Tensor | None,
 ) -> Tensor:
     """See `reference.qkv_epilogue`."""
-    on_cpu = qkv_TXD.device.type == "cpu"
-    implementation = cpu.qkv_epilogue if on_cpu else reference.qkv_epilogue
+    implementation = cpu.qkv_epilogue
+    if devices.on_gpu(qkv_TXD):
+        from caravan_kernels.gpu import epilogue as gpu
+
+        implementation = gpu.qkv_epilogue
     return implementation(
         qkv_TXD,
         k_PBKD,

@@ -56,7 +56,7 @@ def scatter(
         num_decode=sum(1 for q, _ in lengths if q == 1),
         query_indptr=queries.cumsum(0).to(torch.int32),
         context_len=torch.tensor([c for _, c in lengths], dtype=torch.int32),
-        page_indptr=owned.cumsum(0).to(torch.int32),
+        page_start=owned.cumsum(0)[:-1].to(torch.int32),
         pages_LN=torch.stack([torch.zeros_like(order), order]),
         slots_LT=torch.empty(2, 0, dtype=torch.int64),
     )

@@ -16,6 +16,7 @@ from transformers.generation import logits_process as theirs
 
 from accuracy import assert_as_exact
 from caravan_kernels import sampling
+from caravan_kernels.cpu import sampling as cpu_sampling
 
 MASK = (1 << 64) - 1
 VOCAB_SIZES = [1, 7, 300, 1023, 1024, 5000]
@@ -192,7 +193,7 @@ def test_the_number_of_candidates_does_not_matter(
     rows = [row.seeded(seed) for seed in range(40)]
     expected = sample(logits_SV, rows)
     for candidates in (1, 3, 17, 5000):
-        monkeypatch.setattr(sampling, "_CANDIDATES", candidates)
+        monkeypatch.setattr(cpu_sampling, "_CANDIDATES", candidates)
         assert sample(logits_SV, rows) == expected
 
 
@@ -282,8 +283,8 @@ def test_the_ends_of_the_distribution_have_a_weight(blocks: int) -> None:
     weights[:, first] = weights[:, last] = weights.amax()
     u = torch.zeros(500, dtype=torch.float64)
     blocked = weights.unflatten(1, (blocks, 512))
-    assert sampling._pick(blocked, u).tolist() == [first] * 500
-    assert sampling._pick(blocked, u + (1 - 2**-53)).tolist() == [last] * 500
+    assert cpu_sampling._pick(blocked, u).tolist() == [first] * 500
+    assert cpu_sampling._pick(blocked, u + (1 - 2**-53)).tolist() == [last] * 500
 
 
 # ---- greedy, and what is as good as greedy
@@ -460,42 +461,50 @@ def test_repetition_penalty_is_that_of_transformers() -> None:
         theirs.RepetitionPenaltyLogitsProcessor(penalty)(ids_SN[i : i + 1], logits_SV[i : i + 1])
         for i, penalty in enumerate(penalties)
     ]
-    entries = [(i, int(token)) for i in range(3) for token in ids_SN[i].unique()]
-    rows, ids = torch.tensor(entries).unbind(-1)
-    off = torch.zeros(3)
-    counts = torch.zeros(len(rows))
-    sampling.apply_penalties(logits_SV, rows, ids, counts, torch.tensor(penalties), off, off)
+    counts = torch.zeros(3, 50, dtype=torch.int32).scatter_(1, ids_SN, sampling.IN_PROMPT)
+    rows, off = torch.arange(3), torch.zeros(3)
+    sampling.apply_penalties(logits_SV, rows, counts, torch.tensor(penalties), off, off)
     assert torch.equal(logits_SV, torch.cat(expected))
 
 
 def test_frequency_and_presence_penalties_count_the_output() -> None:
-    logits_SV = random_logits(0, 2, 6)
+    logits_SV = random_logits(0, 3, 6)
     expected = logits_SV.clone()
-    counts = {(0, 1): 0, (0, 2): 1, (0, 5): 7, (1, 0): 3}
-    frequency, presence = [0.5, -1.25], [0.25, 2.0]
-    for (row, token), count in counts.items():
-        expected[row, token] -= frequency[row] * count + presence[row] * (1 if count else 0)
-    rows, ids = torch.tensor(list(counts)).unbind(-1)
+    seen = {(0, 2): 1, (0, 5): 7, (2, 0): 3}
+    counts = torch.zeros(3, 6, dtype=torch.int32)
+    counts[0, 1] = counts[0, 2] = sampling.IN_PROMPT  # the prompt does not count here
+    frequency, presence = [0.5, 0.0, -1.25], [0.25, 0.0, 2.0]
+    for (row, token), count in seen.items():
+        expected[row, token] -= frequency[row] * count + presence[row]
+        counts[row, token] += count
+    rows = torch.tensor([2, 0])  # row 1 has no penalties
     sampling.apply_penalties(
         logits_SV,
         rows,
-        ids,
-        torch.tensor(list(counts.values())),
+        counts[rows],
         torch.ones(2),
-        torch.tensor(frequency),
-        torch.tensor(presence),
+        torch.tensor(frequency)[rows],
+        torch.tensor(presence)[rows],
     )
     torch.testing.assert_close(logits_SV, expected, rtol=0, atol=1e-6)
+    assert torch.equal(logits_SV[1], expected[1])
     assert logits_SV[0, 1] == expected[0, 1]
 
 
 def test_repetition_comes_before_frequency() -> None:
     logits_SV = torch.tensor([[4.0, -4.0]])
-    zeros, ones = torch.zeros(2, dtype=torch.int64), torch.ones(1)
-    sampling.apply_penalties(
-        logits_SV, zeros, torch.arange(2), torch.tensor([1, 1]), 2 * ones, ones, ones
-    )
+    counts, ones = torch.ones(1, 2, dtype=torch.int32), torch.ones(1)
+    sampling.apply_penalties(logits_SV, torch.tensor([0]), counts, 2 * ones, ones, ones)
     assert logits_SV.tolist() == [[0.0, -10.0]]
+
+
+def test_counting_leaves_out_rows_and_tokens_below_zero() -> None:
+    counts = torch.zeros(3, 4, dtype=torch.int32)
+    counts[1, 2] = sampling.IN_PROMPT + 5
+    rows, tokens = torch.tensor([1, -1, 2, 0]), torch.tensor([2, 1, 3, -1])
+    sampling.count_tokens(counts, rows, tokens)
+    assert counts[1].tolist() == [0, 0, sampling.IN_PROMPT + 6, 0]
+    assert counts[[0, 2]].tolist() == [[0, 0, 0, 0], [0, 0, 0, 1]]
 
 
 # ---- log-probabilities

@@ -29,7 +29,7 @@ def _decode(
     k: NDArray[np.generic],  # [P, B, K, D]
     v: NDArray[np.generic],
     context_len: NDArray[np.int32],
-    page_indptr: NDArray[np.int32],
+    page_start: NDArray[np.int32],
     pages: NDArray[np.int32],
     out: NDArray[np.float32],
 ) -> None:
@@ -39,7 +39,10 @@ def _decode(
     for task in prange(q.shape[0] * num_kv_heads):
         row, kv_head = task // num_kv_heads, task % num_kv_heads
         length = context_len[row]
-        table = pages[page_indptr[row] : page_indptr[row + 1]]
+        if length == 0:  # padding
+            out[row, kv_head * groups : (kv_head + 1) * groups] = 0
+            continue
+        table = pages[page_start[row] :]
         queries = q[row, kv_head * groups : (kv_head + 1) * groups]
         scratch = np.empty(head_dim, np.uint32)
         scores = np.empty((groups, length), np.float32)
@@ -116,14 +119,17 @@ def paged_attention(
             as_array(k_PBKD),
             as_array(v_PBKD),
             segments.context_len[:num_decode].numpy(),
-            segments.page_indptr[: num_decode + 1].numpy(),
+            segments.page_start[:num_decode].numpy(),
             pages.numpy(),
             out[:num_decode].numpy(),
         )
-    rows, owned = segments.query_indptr.tolist(), segments.page_indptr.tolist()
+    rows, starts = segments.query_indptr.tolist(), segments.page_start.tolist()
     for s in range(num_decode, segments.num_segments):
-        table = pages[owned[s] : owned[s + 1]]
         length = int(segments.context_len[s])
+        if not length:  # padding
+            out[rows[s] : rows[s + 1]] = 0
+            continue
+        table = pages[starts[s] : starts[s] - (-length // k_PBKD.shape[1])]
         k_CKD = gather_context(k_PBKD, table, length).float()
         v_CKD = gather_context(v_PBKD, table, length).float()
         _attend(q_THD[rows[s] : rows[s + 1]], k_CKD, v_CKD, out[rows[s] : rows[s + 1]])

@@ -26,7 +26,7 @@ def _epilogue(
     qkv: NDArray[np.float32],  # [T, H + 2K, D]
     k: NDArray[np.generic],  # [slots, K, D]
     v: NDArray[np.generic],
-    slots: NDArray[np.int64],
+    slots: NDArray[np.int64],  # -1: nowhere
     rope: NDArray[np.complex64],  # [T, D / 2], or empty
     norm_eps: float,  # 0: no norm
     temperature: NDArray[np.float32],  # [T], or empty
@@ -61,8 +61,9 @@ def _epilogue(
             else:
                 for d in range(head_dim):
                     row[d] *= scale
-                narrow(row, k[slots[t], head - num_heads])
-        for head in range(num_kv_heads):
+                if slots[t] >= 0:
+                    narrow(row, k[slots[t], head - num_heads])
+        for head in range(num_kv_heads if slots[t] >= 0 else 0):
             narrow(qkv[t, num_heads + num_kv_heads + head], v[slots[t], head])
 
 

@@ -1,19 +1,4 @@
-"""From logits to tokens: bias, penalties, filters, the draw, and log-probabilities.
-
-For one row of logits l [V] with temperature T, in this order:
-
-    apply_bias        l[id] += value                  -inf forbids a token
-    apply_penalties   l[id]  = l[id] / r  if l[id] > 0 else l[id] * r;  l[id] -= f * c + q * (c > 0)
-    temperature       w[id]  = exp((l[id] - max l) / T)             T = 0: the token is argmax l
-    min_p             keep the tokens with w >= min_p               max w is 1
-    top_k             of these, keep the k first
-    top_p             of these, keep the shortest prefix whose w reaches top_p of their sum
-    draw              the first kept token, in order of id, where the running sum of w is above
-                      u * (sum of the kept w), with u = uniform(seed, index)
-
-"First" and "prefix" are in order of falling logit, a lower id before a higher one where logits are
-equal; argmax takes the lowest id too. Each filter sees what the one before it left, renormalised:
-top_p = 0.9 after top_k = 50 is nine tenths of the mass of those 50. At least one token is kept.
+"""The draw of tokens in plain PyTorch; `caravan_kernels.sampling` has the formula.
 
 Shapes    S rows (one per token to draw), V vocabulary; R or C some of the rows, K candidates,
           B blocks of L = 512 tokens, N entries of sparse changes
@@ -31,6 +16,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+IN_PROMPT = 1 << 30  # a count with this bit: the token is in the prompt
 
 _BLOCK = 512  # tokens
 _CANDIDATES = 256  # tokens a filter looks at first: a trained model's top_p seldom keeps more
@@ -63,13 +50,7 @@ def sample(
     seed_S: Tensor,
     index_S: Tensor,
 ) -> Tensor:
-    """Draws one token per row -> int64 [S]; the module docstring has the formula.
-
-    logits fp32 [S, V], -inf forbids; temperature fp32 (0: greedy), top_k int64 (0: off), top_p fp64
-    in (0, 1] (1: off), min_p fp32 in [0, 1] (0: off), seed and index int64, all [S].
-
-    A row that holds NaN or +inf gives -1; a row of -inf everywhere gives 0.
-    """
+    """See `caravan_kernels.sampling.sample`."""
     vocab_size = logits_SV.shape[1]
     token_S, max_S = _argmax(logits_SV)
     token_S = token_S.where(max_S < math.inf, -1)
@@ -114,41 +95,36 @@ def uniform(seed_S: Tensor, index_S: Tensor) -> Tensor:
 
 
 def apply_bias(logits_SV: Tensor, row_N: Tensor, id_N: Tensor, value_N: Tensor) -> None:
-    """logits[row, id] += value, in place; entries of the same token add up.
-
-    logits fp32 [S, V], row and id int64 [N], value fp32 [N], where -inf forbids the token.
-    """
+    """See `caravan_kernels.sampling.apply_bias`."""
     logits_SV.index_put_((row_N, id_N), value_N, accumulate=True)
 
 
 def apply_penalties(
     logits_SV: Tensor,
-    row_N: Tensor,
-    id_N: Tensor,
-    count_N: Tensor,
-    repetition_S: Tensor,
-    frequency_S: Tensor,
-    presence_S: Tensor,
+    row_R: Tensor,
+    counts_RV: Tensor,
+    repetition_R: Tensor,
+    frequency_R: Tensor,
+    presence_R: Tensor,
 ) -> None:
-    """Makes tokens that were there less likely, in place; the module docstring has the formula.
+    """See `caravan_kernels.sampling.apply_penalties`."""
+    r, f, q = (parameter[:, None] for parameter in (repetition_R, frequency_R, presence_R))
+    value_RV, count_RV = logits_SV[row_R], counts_RV & (IN_PROMPT - 1)
+    repeated_RV = torch.where(value_RV > 0, value_RV / r, value_RV * r)
+    value_RV = repeated_RV.where(counts_RV > 0, value_RV)
+    value_RV -= f * count_RV + q * (count_RV > 0)
+    logits_SV[row_R] = value_RV
 
-    logits fp32 [S, V]. An entry is a token of a row's prompt or output: row and id int64 [N], no
-    pair twice; count [N] says how often it is in the output (c in the formula; 0: prompt only).
-    repetition (r), frequency (f) and presence (q) fp32 [S].
-    """
-    value_N = logits_SV[row_N, id_N]
-    repetition_N = repetition_S[row_N]
-    value_N = torch.where(value_N > 0, value_N / repetition_N, value_N * repetition_N)
-    value_N -= frequency_S[row_N] * count_N + presence_S[row_N] * (count_N > 0)
-    logits_SV[row_N, id_N] = value_N
+
+def count_tokens(counts_RV: Tensor, row_S: Tensor, token_S: Tensor) -> None:
+    """See `caravan_kernels.sampling.count_tokens`."""
+    counted = (row_S >= 0) & (token_S >= 0)
+    one = torch.ones((), dtype=counts_RV.dtype)
+    counts_RV.index_put_((row_S[counted], token_S[counted]), one, accumulate=True)
 
 
 def logprobs(logits_SV: Tensor, token_S: Tensor, num_top: int) -> tuple[Tensor, Tensor, Tensor]:
-    """log softmax(l) of `token` and of the `num_top` best tokens, all V where V is smaller.
-
-    logits fp32 [S, V] with a finite maximum, token int64 [S] -> of the token fp32 [S]; the best,
-    falling, the lower id first where equal: ids int64 [S, num_top], fp32 [S, num_top].
-    """
+    """See `caravan_kernels.sampling.logprobs`."""
     max_S = logits_SV.amax(-1)
     one_S, zero_S = torch.ones_like(max_S), torch.zeros_like(max_S)
     total_S = torch.empty_like(max_S, dtype=torch.float64)
