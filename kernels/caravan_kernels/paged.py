@@ -40,6 +40,7 @@ class PagedSegments:
     pages_LN: Tensor  # [L, N] int32: page ids, slice by slice
     slots_LT: Tensor  # [L, T] int64: page * block_len + offset where a token's K and V go, or -1
     decode_tasks: DecodeTasks | None = None  # GPUs only
+    num_rows: Tensor | None = None  # [1] int32: from here on all is padding; None: nothing is
 
     @property
     def num_segments(self) -> int:

@@ -183,13 +183,31 @@ def moe_route(logits_TE: Tensor) -> tuple[Tensor, Tensor]:
     return expert, best.sigmoid()
 
 
-def moe_experts(x: Tensor, logits_TE: Tensor, gate_up_EJH: Tensor, down_EHI: Tensor) -> Tensor:
+def route_padding(logits_TE: Tensor, num_rows: Tensor | None) -> Tensor:
+    """The logits with which `moe_experts` routes: rows of padding are those of the last row."""
+    if num_rows is None:
+        return logits_TE
+    last = (num_rows - 1).clamp(min=0)
+    return logits_TE[torch.arange(len(logits_TE), device=last.device).minimum(last)]
+
+
+def moe_experts(
+    x: Tensor,
+    logits_TE: Tensor,
+    gate_up_EJH: Tensor,
+    down_EHI: Tensor,
+    num_rows: Tensor | None = None,
+) -> Tensor:
     """y[t] = down[e] @ swiglu(gate_up[e] @ (score * x[t])), (e, score) = moe_route(logits[t]).
 
     x [T, H], logits [T, E], gate_up [E, 2I, H], down [E, H, I] -> [T, H]. The score multiplies the
     input: SwiGLU is not linear, so on the output it would be another model. An implementation may
     multiply what gate_up makes of the input instead.
+
+    Rows from `num_rows` (int32 [1]) on are padding. They take the logits of the last row before
+    them, so that no expert's weights are read for their sake.
     """
+    logits_TE = route_padding(logits_TE, num_rows)
     expert, score = moe_route(logits_TE)
     out = torch.empty_like(x)
     scaled = (x * score[:, None]).type_as(x)

@@ -58,6 +58,20 @@ def test_experts_that_were_not_hit_are_not_read() -> None:
     assert torch.isfinite(out).all()
 
 
+@pytest.mark.parametrize("num_rows", [0, 1, 3, 5])
+def test_padding_reads_no_expert_of_its_own(num_rows: int) -> None:
+    generator = torch.Generator().manual_seed(num_rows)
+    x, gate_up = random(generator, 5, 6), random(generator, 5, 8, 6)
+    down, logits = random(generator, 5, 6, 4), torch.eye(5)  # each row has an expert of its own
+    expected = kernels.moe_experts(x, logits, gate_up, down)
+    gate_up[max(num_rows, 1) :] = float("nan")
+    given = torch.tensor([num_rows], dtype=torch.int32)
+    out = kernels.moe_experts(x, logits, gate_up, down, given)
+    assert torch.isfinite(out).all()
+    torch.testing.assert_close(out[:num_rows], expected[:num_rows])
+    torch.testing.assert_close(reference.moe_experts(x, logits, gate_up, down, given), out)
+
+
 def test_the_score_multiplies_the_input() -> None:
     """SwiGLU of twice the input is not twice SwiGLU."""
     gate_up = torch.tensor([[[1.0], [1.0]]])

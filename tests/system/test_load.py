@@ -29,8 +29,10 @@ class Plan:
     leave_after: int | None
 
 
-@pytest.fixture(scope="module")
-def server(tiny_checkpoint: Callable[..., Path]) -> Iterator[RunningServer]:
+@pytest.fixture(scope="module", params=["--no-async-scheduling", "--async-scheduling"])
+def server(
+    request: pytest.FixtureRequest, tiny_checkpoint: Callable[..., Path]
+) -> Iterator[RunningServer]:
     from caravan.model.architecture import Architecture
 
     directory = tiny_checkpoint("scout")
@@ -40,7 +42,7 @@ def server(tiny_checkpoint: Callable[..., Path]) -> Iterator[RunningServer]:
         str(directory),
         *("--max-model-len", str(CONTEXT), "--block-size", str(BLOCK)),
         *("--kv-cache-memory-bytes", str(cache_bytes), "--max-num-batched-tokens", "150"),
-        *("--served-model-name", "tiny"),
+        *("--served-model-name", "tiny", request.param),
     ) as running:
         yield running.until_ready()
 

@@ -34,7 +34,9 @@ class Dense(SwiGLU):
         super().__init__(architecture.hidden_size, architecture.dense_intermediate_size, group)
         self.group = group
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, x: Tensor, num_rows: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         return self.group.all_reduce_terms(super().forward(x))
 
 
@@ -72,9 +74,12 @@ class MixtureOfExperts(nn.Module):
         self.experts = Experts(a, group)
         self.shared = SwiGLU(a.hidden_size, a.expert_intermediate_size, group)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, num_rows: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Rows from `num_rows` on are padding."""
         with self.side.beside(len(x)):
             shared = self.shared(x)
-        routed = kernels.moe_experts(x, self.router(x), self.experts.gate_up, self.experts.down)
+        routed = kernels.moe_experts(
+            x, self.router(x), self.experts.gate_up, self.experts.down, num_rows
+        )
         self.side.join(len(x))
         return self.group.all_reduce_terms(shared, routed)

@@ -18,7 +18,6 @@ from caravan.model.side_stream import SideStream
 from caravan.model.step import LayerCache, StepInput
 from caravan.model.vision import VisionEncoder
 
-
 Terms = tuple[Tensor, ...]
 
 
@@ -42,7 +41,7 @@ class Layer(nn.Module):
         """x, and terms to be added to it, before and after the layer."""
         x, normed = self.input_norm.add(x, terms)
         x, normed = self.ffn_norm.add(x, (self.attention(normed, kind, cache),))
-        return x, self.ffn(normed)
+        return x, self.ffn(normed, kind.segments.num_rows)
 
 
 class Head(nn.Module):

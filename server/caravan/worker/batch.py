@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import caravan_kernels as kernels
-from caravan.kv_layout import KVLayout, chunk_start
+from caravan.kv_layout import KVLayout
 from caravan.messages import Segment
 from caravan.model.step import StepInput
-from caravan.worker.requests import Requests
-from caravan.worker.table_store import TableStore
+from caravan.worker.requests import Requests, RequestState
+from caravan.worker.table_store import Extent, TableStore
 from caravan.worker.tile_arena import TileArena
 from caravan_kernels import PagedSegments
 
@@ -37,7 +37,7 @@ class StepLayout:
 
     token_ids T, positions T, segment T (the token's), query_indptr S + 1, seats S; for each kind
     the length S and the first column S of the segments' contexts; rows to sample, if not all;
-    where patches of pictures are shown, if any are.
+    where patches of pictures are shown, if any are; how many rows are no padding, if some are.
     """
 
     arrays: Arrays
@@ -65,36 +65,48 @@ def lay_out(
     The step has the segments in the plan's order. Pages are taken in order of position: a plan
     puts segments of one token first, so those of one request may be out of order in it.
     """
-    tables = {}
-    for s in sorted(range(len(segments)), key=lambda s: segments[s].start):
-        state = requests.take_pages(segments[s])
-        tables[s] = state, state.chunked
+    states, chunked = _take_pages(segments, requests)
+    starts = np.array([segment.start for segment in segments])
     lengths = np.array([segment.length for segment in segments])
-    ends = np.array([segment.start + segment.length for segment in segments])
-    inside = [chunk_start(segment.start, layout.chunk_len) for segment in segments]
-    # now that all tables have grown, they stay where they are
-    full_start = [tables[s][0].full.start for s in range(len(segments))]
-    chunked_start = [tables[s][1].start for s in range(len(segments))]
+    ends = starts + lengths
+    inside = starts % layout.chunk_len
     indptr = np.concatenate([[0], np.cumsum(lengths)])
     segment_T = np.repeat(np.arange(len(segments), dtype=np.int32), lengths)
+    pairs = zip(states, segments, strict=True)
+    # all tables have grown: only now are they where they stay
     arrays: Arrays = {
-        "token_ids": np.concatenate(
-            [tables[s][0].tokens(segment) for s, segment in enumerate(segments)]
-        ),
+        "token_ids": np.concatenate([state.tokens(part) for state, part in pairs]),
         "positions": np.arange(indptr[-1]) + (ends - indptr[1:])[segment_T],
         "segment": segment_T,
         "query_indptr": indptr.astype(np.int32),
-        "seats": np.array([tables[s][0].seat for s in range(len(segments))]),
+        "seats": np.array([state.seat for state in states]),
         "full_len": ends.astype(np.int32),
-        "full_start": np.array(full_start, np.int32),
-        "chunked_len": (ends - inside).astype(np.int32),
-        "chunked_start": np.array(chunked_start, np.int32),
+        "full_start": np.array([state.full.start for state in states], np.int32),
+        "chunked_len": (inside + lengths).astype(np.int32),
+        "chunked_start": np.array([extent.start for extent in chunked], np.int32),
     }
     samples = np.array([segment.samples for segment in segments])
     if not samples.all() or len(segments) != indptr[-1]:
         arrays["sample_rows"] = indptr[1:][samples] - 1
     arrays |= _shown_patches(segments, tile_tokens)
     return StepLayout(arrays, num_decode=int((lengths == 1).sum()))
+
+
+def _take_pages(
+    segments: Sequence[Segment], requests: Requests
+) -> tuple[list[RequestState], list[Extent]]:
+    """The state of each segment's request, and the chunked table that the segment reads."""
+    states = [requests[segment.rid] for segment in segments]
+    order: Sequence[int] = range(len(segments))
+    if len(set(map(id, states))) < len(segments):
+        order = sorted(order, key=lambda s: segments[s].start)
+    chunked: dict[int, Extent] = {}
+    for s in order:
+        segment = segments[s]
+        if segment.full_pages or segment.chunked_pages:
+            requests.take_pages(segment)
+        chunked[s] = states[s].chunked
+    return states, [chunked[s] for s in range(len(segments))]
 
 
 def no_rows() -> StepLayout:
@@ -119,6 +131,7 @@ def pad_decode(step: StepLayout, num_rows: int, spare_seat: int) -> StepLayout:
     }
     arrays["segment"] = np.arange(num_rows, dtype=np.int32)
     arrays["query_indptr"] = np.arange(num_rows + 1, dtype=np.int32)
+    arrays["num_rows"] = np.array([step.num_segments], np.int32)
     return StepLayout(arrays, num_rows)
 
 
@@ -179,6 +192,7 @@ def _paged_segments(
             block_len=memory.layout.block_len,
             chunk_len=memory.layout.chunk_len if chunked else None,
         ),
+        num_rows=sent.get("num_rows"),
         decode_tasks=kernels.plan_decode(context_len_S[:num_decode], memory.num_kv_heads)
         if num_decode
         else None,

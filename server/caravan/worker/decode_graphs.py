@@ -1,4 +1,4 @@
-"""CUDA graphs of decode steps: everything from the sent numbers to the logits, for some batch sizes.
+"""CUDA graphs of decode steps, from the sent numbers to the logits, for some batch sizes.
 
 A step of n single tokens runs in the smallest graph that has n rows; the others are padding, which
 reads and writes nothing. All that changes from step to step is in memory the graph knows: the
@@ -28,8 +28,8 @@ WARM_UP_RUNS = 2  # before a capture: kernels compile and libraries allocate wha
 def graph_sizes(most_rows: int) -> list[int]:
     """Batch sizes to capture, up to `most_rows`.
 
-    Padding reads neither weights nor contexts, so where memory is the bound it costs next to
-    nothing; the steps grow where arithmetic begins to count.
+    Padding reads no context, and no expert but that of the last row, so where memory is the bound
+    it costs next to nothing; above, a graph has at most 31 rows too many.
 
     >>> graph_sizes(20)
     [1, 2, 4, 8, 16, 20]

@@ -16,6 +16,7 @@ from caravan.worker.staging import Staging
 from caravan.worker.table_store import Extent, TableStore
 
 DRAWN = -1  # in place of a token id: the last token of the request's seat
+_DRAWN_ONLY = np.array([DRAWN])
 
 
 class RequestState:
@@ -29,12 +30,10 @@ class RequestState:
 
     def tokens(self, segment: Segment) -> NDArray[np.int64]:
         """The segment's token ids [length]; DRAWN behind those it was admitted with."""
-        end = segment.start + segment.length
-        known = self._tokens[segment.start : end]
-        if len(known) == segment.length:
-            return known
-        assert segment.length == 1, segment
-        return np.array([DRAWN])
+        if segment.start >= len(self._tokens):
+            assert segment.length == 1, segment
+            return _DRAWN_ONLY
+        return self._tokens[segment.start : segment.start + segment.length]
 
 
 class Requests:
@@ -77,7 +76,7 @@ class Requests:
         self._free_seats.append(state.seat)
         return state.seat
 
-    def take_pages(self, segment: Segment) -> RequestState:
+    def take_pages(self, segment: Segment) -> None:
         """Extends the request's tables by the segment's new pages.
 
         A new chunk has a table of its own: the last chunk's may be read in the same step.
@@ -88,7 +87,6 @@ class Requests:
             state.chunked = self.chunked.open()
         self.chunked.append(state.chunked, segment.chunked_pages)
         self.full.append(state.full, segment.full_pages)
-        return state
 
     def send_tables(self, staging: Staging) -> None:
         """Brings the device's tables up to date."""

@@ -28,12 +28,12 @@ FLAGS = re.findall(
     r"\S+",
     """
     --allowed-media-domains --allowed-private-hosts --api-key --async-scheduling --block-size
-    --device --dtype --enforce-eager --engine-timeout --gpu-memory-utilization --host --image-cache-memory-bytes --image-timeout
-    --kv-cache-dtype --kv-cache-memory-bytes --limit-images-per-prompt --load-format
-    --max-body-bytes --max-image-bytes --max-image-pixels --max-model-len --max-num-batched-tiles
-    --max-num-batched-tokens --max-num-seqs --max-queued-requests --max-queued-tokens
-    --ping-interval --port --quantization --seed --served-model-name --shutdown-timeout
-    --tensor-parallel-size
+    --device --dtype --enforce-eager --engine-timeout --gpu-memory-utilization --host
+    --image-cache-memory-bytes --image-timeout --kv-cache-dtype --kv-cache-memory-bytes
+    --limit-images-per-prompt --load-format --max-body-bytes --max-image-bytes --max-image-pixels
+    --max-model-len --max-num-batched-tiles --max-num-batched-tokens --max-num-seqs
+    --max-queued-requests --max-queued-tokens --ping-interval --port --quantization --seed
+    --served-model-name --shutdown-timeout --tensor-parallel-size
 """,
 )
 
