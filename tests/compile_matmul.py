@@ -13,7 +13,7 @@ from unittest import mock
 
 import torch
 
-from caravan_kernels.gpu import grouped_matmul
+from caravan_kernels.gpu import grouped_matmul, tuning
 from caravan_kernels.gpu.experts import moe_experts
 from caravan_kernels.gpu.linear import linear, swiglu_linear
 from caravan_kernels.gpu.swiglu import swiglu
@@ -49,7 +49,7 @@ def _experts(tokens: int, experts: int, width: int, dtype: torch.dtype) -> None:
 
 def _read_otherwise(tokens: int, dtype: torch.dtype) -> None:
     """Descriptors where the rules have pointers, and the other way round."""
-    chosen = grouped_matmul.launch_parameters
+    chosen = tuning.launch_parameters
 
     def other(kernel: str, **sizes: int) -> dict[str, Any]:
         launch = chosen(kernel, **sizes)

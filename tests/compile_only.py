@@ -6,18 +6,26 @@ Run as a script, in a process of its own: the kernels of the test process are in
 
 imports the modules named, calls every function of their `CALLS` (a dict of name to a function
 without arguments that calls kernels on meta tensors), and prints one JSON line per kernel compiled.
-Nothing is launched.
+Nothing is launched. Compiled kernels are kept in Triton's own cache. `--without REGEX` leaves out
+the calls in whose names it is found.
+
+    REG            registers of a thread
+    STACK           bytes of a thread's stack: spilled registers are there, and LOCAL stays 0
+    local_accesses  instructions that read or write the stack; counted where there is one
+    shared_bytes    shared memory of a block
+    pointers        types that its pointers point to
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +53,30 @@ class CompileOnlyDriver:
         return torch.device("meta")
 
 
-def resource_usage(cubin: bytes) -> dict[str, int]:
-    """What `cuobjdump` says of registers and memory: REG, STACK, SHARED, LOCAL."""
+def cuobjdump(cubin: bytes, option: str) -> str:
+    """What NVIDIA's tool, which comes with Triton, says of compiled code."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [tool, "--dump-resource-usage", file.name]
-        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return {key: int(value) for key, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", text)}
+        command = [str(tool), option, file.name]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def main(capability: int, modules: list[str]) -> None:
+def resource_usage(cubin: bytes) -> dict[str, int]:
+    """Registers and memory: REG, STACK, SHARED, LOCAL, local_accesses."""
+    text = cuobjdump(cubin, "--dump-resource-usage")
+    usage = {key: int(value) for key, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", text)}
+    accesses = 0
+    if usage["STACK"]:
+        accesses = len(re.findall(r"\b(?:LDL|STL)\b", cuobjdump(cubin, "--dump-sass")))
+    return {**usage, "local_accesses": accesses}
+
+
+def main(capability: int, modules: list[str], without: str | None = None) -> None:
+    """Compiles the modules' calls, and prints what came of them."""
     os.environ.pop("TRITON_INTERPRET", None)
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
     import triton
@@ -67,7 +85,7 @@ def main(capability: int, modules: list[str]) -> None:
     from caravan_kernels.gpu import tuning
 
     triton.runtime.driver.set_active(CompileOnlyDriver(capability))
-    tuning._device = lambda: ("", capability)
+    tuning._device = cache(lambda: ("", capability))
     call = ""
     seen: set[int] = set()
     launch = JITFunction.run
@@ -82,7 +100,8 @@ def main(capability: int, modules: list[str]) -> None:
                 "capability": capability,
                 "shared_bytes": kernel.metadata.shared,
                 "num_warps": kernel.metadata.num_warps,
-                "wgmma": "wgmma" in kernel.asm["ptx"],
+                "wgmma": "wgmma.mma_async" in kernel.asm["ptx"],
+                "pointers": sorted(set(re.findall(r"'\*k?(\w+)'", str(kernel.src.signature)))),
                 **resource_usage(kernel.asm["cubin"]),
             }
             print(json.dumps(facts), flush=True)
@@ -91,6 +110,8 @@ def main(capability: int, modules: list[str]) -> None:
     JITFunction.run = compile_only
     for module in modules:
         for call, function in importlib.import_module(module).CALLS.items():
+            if without is not None and re.search(without, call):
+                continue
             try:
                 function()
             except Exception as error:
@@ -98,4 +119,8 @@ def main(capability: int, modules: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("capability", type=int)
+    parser.add_argument("modules", nargs="+")
+    parser.add_argument("--without", metavar="REGEX")
+    main(**vars(parser.parse_args()))

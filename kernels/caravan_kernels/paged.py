@@ -1,6 +1,7 @@
 """What one kind of layer reads and writes in one step: page tables.
 
-    S segments, T tokens (every segment's queries, one after another), L slices, N page table entries
+    S segments, T tokens (every segment's queries, one after another), L slices,
+    N columns of the page tables
 
 The context of a segment begins at the first slot of its first page: at the chunk's start in a
 chunked layer, at position 0 in a full one. Chunked attention is therefore ordinary causal attention

@@ -94,12 +94,12 @@ def apply_penalties(
 
 def count_tokens(counts_RV: Tensor, row_S: Tensor, token_S: Tensor) -> None:
     """counts[row, token] += 1, where neither is negative; both int64 [S], no row twice."""
-    implementation = cpu.count_tokens
     if devices.on_gpu(counts_RV):
         from caravan_kernels.gpu import sampling as gpu
 
-        implementation = gpu.count_tokens
-    implementation(counts_RV, row_S, token_S)
+        gpu.count_tokens(counts_RV, row_S, token_S)
+    else:
+        cpu.count_tokens(counts_RV, row_S, token_S)
 
 
 def logprobs(logits_SV: Tensor, token_S: Tensor, num_top: int) -> tuple[Tensor, Tensor, Tensor]:

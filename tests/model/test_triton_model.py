@@ -1,7 +1,7 @@
 """Whole tiny models through the Triton kernels, interpreted on the CPU, against transformers.
 
 So what a GPU runs is compared end to end where there is none: every kernel, in the order and with
-the tables of real steps. `tests/gpu` does the same with compiled kernels.
+the tables of real steps. `tests/on_gpu` does the same with compiled kernels.
 """
 
 from __future__ import annotations

@@ -1,199 +1,228 @@
-"""Runs synthetic workloads through an engine and compares decoding with its floor.
-
-The floor of a decode step is the time to read what it reads: every weight outside the routed
-experts (of the embedding only the rows used), the experts that were hit, and the keys and values.
-With b requests and E experts a random router hits E * (1 - (1 - 1/E)^b) of them.
-"""
+"""Loads a model, runs workloads through an engine, and prints how near decoding is to its floor."""
 
 from __future__ import annotations
 
 import json
 import platform
-import random
 import sys
+import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 import caravan
+from caravan.cli.bench_floor import hit_experts
+from caravan.cli.bench_layers import FIT, most_layers, shortened, write_shortened
+from caravan.cli.bench_runs import WARM_UP_STEPS, Bench, Figures, Loaded, Workload, medians
 from caravan.config import EngineConfig
-from caravan.engine.engine import Engine
 from caravan.errors import ConfigError
-from caravan.messages import Generate, Sampling
 from caravan.model.architecture import Architecture
-from caravan.model.footprint import Footprint, footprint
+from caravan.model.footprint import footprint
+from caravan.model.manifest import served_architecture
 from caravan.model.source import resolve_model
-from caravan.scheduling.scheduler import Scheduler
+from caravan.worker.device import pick_device
+from caravan.worker.memory import free_memory
 from caravan.worker.runner import Runner
 
-PROBE_BYTES = 1 << 30  # read to measure the memory: far more than any cache holds
+PROBE_BYTES = 1 << 30  # far more than any cache holds
+PROBES = 5
 
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """So many requests at once, each with so many tokens in and out."""
-
-    concurrency: int
-    input_len: int
-    output_len: int
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What one run of a workload gave; times in seconds."""
-
-    output_tokens_per_s: float  # over the whole run, prefill included
-    ttft_s: float  # median over the requests
-    tpot_s: float  # median over the requests
-    floor_s: float  # of a decode step
-
-    @property
-    def share_of_floor(self) -> float:
-        """1: decoding takes no longer than reading its memory."""
-        return self.floor_s / self.tpot_s if self.tpot_s else 0.0
+Result = tuple[Workload, Figures | str]  # or why there are none
 
 
 def measure(
-    config: EngineConfig, workloads: list[Workload], repeats: int, json_file: Path | None
-) -> None:
-    """Prints a table of medians over `repeats` runs of each workload."""
+    config: EngineConfig,
+    workloads: Sequence[Workload],
+    repeats: int,
+    layers: str | None,
+    budget_s: float,
+) -> dict[str, Any]:
+    """Prints a table of medians over `repeats` runs of each workload; returns all figures.
+
+    A workload whose contexts do not fit, or that `budget_s` has no time for, is named instead.
+    """
     console = Console()
-    directory = resolve_model(config.model.model, weights=config.model.load_format == "auto")
-    architecture = Architecture.from_directory(directory)
+    deadline = time.monotonic() + budget_s
+    with _model_directory(config, layers) as (directory, all_layers):
+        loaded, load_s = _load(config, directory)
+    console.print(_described(config, loaded, all_layers, load_s), highlight=False)
+    for workload in workloads:
+        _check(workload, config, loaded.runner)
+    bench = Bench(loaded, config, workloads)
+    results = [(each, _result(bench, each, repeats, deadline)) for each in workloads]
+    console.print(_table(results))
+    for workload, result in results:
+        if isinstance(result, str):
+            where = f"at {workload.context}" if workload.context else f"of {workload.input_len}"
+            console.print(f"{workload.concurrency} {where}: {result}", highlight=False)
+    return {
+        "command": sys.argv,
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": _versions(loaded.runner.device),
+        "load_s": load_s,
+        "layers": loaded.architecture.num_layers,
+        "layers_of_model": all_layers,
+        "memory_bytes_per_s": loaded.bytes_per_s,
+        "results": [_facts(workload, result, loaded) for workload, result in results],
+    }
+
+
+@contextmanager
+def _model_directory(config: EngineConfig, layers: str | None) -> Iterator[tuple[Path, int]]:
+    """The model's directory, or one of its first layers only; and how many layers it has."""
+    load_format = config.model.load_format
+    directory = resolve_model(config.model.model, weights=load_format == "auto")
+    architecture = served_architecture(directory, load_format)
+    if layers is None:
+        yield directory, architecture.num_layers
+        return
+    if load_format != "dummy":
+        raise ConfigError("--layers shortens a model of random weights; add --load-format dummy")
+    if layers == FIT:
+        device = pick_device(config.model.device)
+        count = most_layers(architecture, config, free_memory(config, device))
+    else:
+        count = shortened(architecture, int(layers)).num_layers
+    with tempfile.TemporaryDirectory() as target:
+        write_shortened(directory, count, Path(target))
+        yield Path(target), architecture.num_layers
+
+
+def _load(config: EngineConfig, directory: Path) -> tuple[Loaded, float]:
+    """The model, and the seconds until it could have served."""
+    architecture: Architecture = served_architecture(directory, config.model.load_format)
     began = time.perf_counter()
     runner = Runner(config, directory, lambda progress: None)
     load_s = time.perf_counter() - began
-    bandwidth = read_bandwidth(torch.device(runner.device))
     size = footprint(architecture, dtype=runner.dtype, block_len=config.cache.block_size)
-    console.print(
-        f"{config.model.model or 'demo model'}: {size.total_parameters / 1e9:.2f} B parameters, "
-        f"{runner.dtype} on {runner.device}, loaded in {load_s:.1f} s; "
-        f"memory reads {bandwidth / 1e9:.1f} GB/s",
-        highlight=False,
-    )
-    results = []
-    for workload in workloads:
-        _check_fits(workload, runner)
-        floor_s = decode_bytes(size, architecture, workload) / bandwidth
-        runs = [_run(runner, config, workload, floor_s) for _ in range(repeats)]
-        results.append((workload, _medians(runs)))
-    console.print(_table(results))
-    if json_file is not None:
-        facts = {
-            "command": sys.argv,
-            "date": time.strftime("%Y-%m-%d"),
-            "versions": _versions(),
-            "load_s": load_s,
-            "read_bytes_per_s": bandwidth,
-            "results": [asdict(workload) | asdict(figures) for workload, figures in results],
-        }
-        json_file.write_text(json.dumps(facts, indent=2) + "\n")
+    rate = memory_rate(torch.device(runner.device))
+    return Loaded(runner, architecture, size, rate), load_s
 
 
-def decode_bytes(size: Footprint, architecture: Architecture, workload: Workload) -> float:
-    """Bytes that one decode step reads in the middle of the workload."""
-    parts = dict(size.weight_bytes)
-    embeddings = parts.pop("embeddings")
-    if not architecture.tie_word_embeddings:
-        embeddings = 0  # the head's weight is read whole, the table's only by rows
-    experts = parts.pop("experts", 0)
-    missed = (1 - 1 / max(1, architecture.num_experts)) ** workload.concurrency
-    context = workload.input_len + workload.output_len // 2
-    per_request = (
-        size.full_bytes_per_token * context
-        + size.chunked_bytes_per_token * size.layout.chunked_tokens(context)
-    )
-    return (
-        sum(parts.values())
-        + embeddings
-        + experts * (1 - missed)
-        + workload.concurrency * per_request
-    )
-
-
-def read_bandwidth(device: torch.device) -> float:
-    """Bytes per second at which the device reads a large array: the best of five passes."""
+def memory_rate(device: torch.device) -> float:
+    """Bytes per second: of a GPU's copies, counting both ends; of the CPU's reads; the best."""
     probe = torch.ones(PROBE_BYTES // 4, dtype=torch.float32, device=device)
-    best = float("inf")
-    for _ in range(5):
-        began = time.perf_counter()
-        probe.sum().item()
-        best = min(best, time.perf_counter() - began)
-    return PROBE_BYTES / best
+    if device.type != "cuda":
+        return PROBE_BYTES / min(_probe_s(probe) for _ in range(PROBES))
+    target = torch.empty_like(probe)
+    return 2 * PROBE_BYTES / min(_copy_s(target, probe) for _ in range(PROBES))
 
 
-def _check_fits(workload: Workload, runner: Runner) -> None:
-    length = workload.input_len + workload.output_len
-    if length > runner.max_model_len:
-        raise ConfigError(
-            f"--input-len plus --output-len is {length}; the context is {runner.max_model_len}"
-        )
-
-
-def _run(runner: Runner, config: EngineConfig, workload: Workload, floor_s: float) -> Figures:
-    scheduler = Scheduler(runner.layout, runner.num_pages, config.scheduler, runner.tile_slots)
-    engine = Engine(runner, scheduler)
-    source = random.Random(0)
-    sampling = Sampling(max_tokens=workload.output_len, temperature=0.0)
-    first: dict[int, float] = {}
-    last: dict[int, float] = {}
+def _probe_s(probe: torch.Tensor) -> float:
     began = time.perf_counter()
-    base = time.monotonic_ns()  # rids never repeat in the life of a runner
-    for i in range(workload.concurrency):
-        prompt = [source.randrange(runner.vocab_size) for _ in range(workload.input_len)]
-        engine.add(Generate(base + i, prompt, sampling))
-    while engine.has_work:
-        output = engine.step()
-        now = time.perf_counter()
-        for delta in output.deltas if output else []:
-            first.setdefault(delta.rid, now)
-            last[delta.rid] = now
-    total_s = max(last.values()) - began
-    gaps = max(1, workload.output_len - 1)
-    return Figures(
-        output_tokens_per_s=workload.concurrency * workload.output_len / total_s,
-        ttft_s=median(when - began for when in first.values()),
-        tpot_s=median((last[rid] - when) / gaps for rid, when in first.items()),
-        floor_s=floor_s,
-    )
+    probe.sum().item()
+    return time.perf_counter() - began
 
 
-def _medians(runs: list[Figures]) -> Figures:
-    return replace(
-        runs[0],
-        output_tokens_per_s=median(run.output_tokens_per_s for run in runs),
-        ttft_s=median(run.ttft_s for run in runs),
-        tpot_s=median(run.tpot_s for run in runs),
-    )
+def _copy_s(target: torch.Tensor, source: torch.Tensor) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    target.copy_(source)
+    end.record()
+    end.synchronize()
+    milliseconds: float = start.elapsed_time(end)
+    return 1e-3 * milliseconds
 
 
-def _table(results: list[tuple[Workload, Figures]]) -> Table:
-    table = Table()
-    for heading in ("requests", "in", "out", "tokens/s", "TTFT ms", "TPOT ms", "% of floor"):
-        table.add_column(heading, justify="right")
-    for workload, figures in results:
-        table.add_row(
-            str(workload.concurrency),
-            str(workload.input_len),
-            str(workload.output_len),
-            f"{figures.output_tokens_per_s:.1f}",
-            f"{1e3 * figures.ttft_s:.1f}",
-            f"{1e3 * figures.tpot_s:.2f}",
-            f"{100 * figures.share_of_floor:.0f}",
+def _check(workload: Workload, config: EngineConfig, runner: Runner) -> None:
+    """Raises ConfigError for a workload that no memory could hold."""
+    longest, context = workload.longest, workload.context
+    if longest > runner.max_model_len:
+        raise ConfigError(
+            f"{'--context' if context else '--input-len plus --output-len'} is {longest}; "
+            f"the longest context is {runner.max_model_len}"
         )
+    if context is None:
+        return
+    least = workload.output_len + WARM_UP_STEPS + 2
+    if context < least:
+        raise ConfigError(f"--context is {context}; with this --output-len the least is {least}")
+    if workload.concurrency > config.scheduler.max_num_seqs:
+        raise ConfigError(
+            f"--concurrency is {workload.concurrency}; requests that stand at a context all run, "
+            f"and --max-num-seqs is {config.scheduler.max_num_seqs}"
+        )
+
+
+def _result(bench: Bench, workload: Workload, repeats: int, deadline: float) -> Figures | str:
+    if time.monotonic() > deadline:
+        return "skipped: the time is spent"
+    if note := bench.misfit(workload):
+        return note
+    runs: list[Figures] = []
+    while len(runs) < repeats and (not runs or time.monotonic() < deadline):
+        runs.append(bench.run(workload))
+    return medians(runs)
+
+
+def _described(config: EngineConfig, loaded: Loaded, all_layers: int, load_s: float) -> str:
+    runner, num_layers = loaded.runner, loaded.architecture.num_layers
+    layers = f", {num_layers} of {all_layers} layers" if num_layers < all_layers else ""
+    cache = runner.num_pages * runner.layout.page_bytes / 2**30
+    how = "reads" if runner.device == "cpu" else "copies"
+    return (
+        f"{config.model.model or 'demo model'}: "
+        f"{loaded.size.total_parameters / 1e9:.2f} B parameters{layers}, {runner.dtype} on "
+        f"{runner.device}, {cache:.1f} GiB of cache, loaded in {load_s:.1f} s; "
+        f"memory {how} {loaded.bytes_per_s / 1e9:.1f} GB/s"
+    )
+
+
+def _table(results: Sequence[Result]) -> Table:
+    table = Table()
+    at_context = any(workload.context for workload, _ in results)
+    place, latency = ("context", "p95 ms") if at_context else ("in", "TTFT ms")
+    for heading in ("requests", place, "out", "tokens/s", latency, "TPOT ms", "% of floor"):
+        table.add_column(heading, justify="right")
+    for workload, result in results:
+        sizes = (workload.concurrency, workload.context or workload.input_len, workload.output_len)
+        table.add_row(*map(str, sizes), *_columns(result))
     return table
 
 
-def _versions() -> dict[str, str]:
-    return {
+def _columns(result: Figures | str) -> tuple[str, ...]:
+    if isinstance(result, str):
+        return ()
+    latency_s = result.step_p95_s if result.ttft_s is None else result.ttft_s
+    return (
+        f"{result.output_tokens_per_s:.1f}",
+        f"{1e3 * (latency_s or 0.0):.2f}",
+        f"{1e3 * result.tpot_s:.2f}",
+        f"{100 * result.share_of_floor:.0f}",
+    )
+
+
+def _facts(workload: Workload, result: Figures | str, loaded: Loaded) -> dict[str, Any]:
+    """Of one workload. The experts are expected, not counted: see `bench_floor`."""
+    experts = hit_experts(loaded.architecture.num_experts, workload.concurrency)
+    facts = {**asdict(workload), "expected_experts": experts}
+    if isinstance(result, str):
+        return {**facts, "note": result}
+    return {**facts, **asdict(result), "share_of_floor": result.share_of_floor}
+
+
+def _versions(device: str) -> dict[str, str]:
+    versions = {
         "caravan": caravan.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "threads": str(torch.get_num_threads()),
     }
+    if device != "cpu":
+        import triton  # PyTorch's CPU build lacks it
+
+        versions |= {"triton": triton.__version__, "gpu": torch.cuda.get_device_name(device)}
+    return versions
+
+
+def write_json(path: Path, facts: dict[str, Any]) -> None:
+    """Writes what `measure` returned."""
+    path.write_text(json.dumps(facts, indent=2) + "\n")

@@ -11,6 +11,7 @@ from accuracy import assert_as_exact
 from caravan_kernels import reference
 from caravan_kernels.gpu import experts as module
 from caravan_kernels.gpu import route as route_module
+from caravan_kernels.gpu import tuning
 from caravan_kernels.gpu.experts import moe_experts
 from caravan_kernels.gpu.route import route
 from triton_device import DEVICE, DTYPES
@@ -24,7 +25,7 @@ TOKENS, EXPERTS = 6, 8
 def test_padding_reads_no_expert_of_its_own(
     num_rows: int, in_order: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = module.launch_parameters
+    chosen = tuning.launch_parameters
 
     def parameters(kernel: str, **sizes: int) -> Any:
         return {"sorted": in_order} if kernel == "moe_experts" else chosen(kernel, **sizes)

@@ -19,10 +19,10 @@ def test_slots(num_tokens: int, block_len: int, chunk_len: int | None) -> None:
     start = (torch.randperm(segments, generator=generator) * longest).int()
     pages = torch.randint(0, 2**31 - 1, (3, segments * longest), generator=generator).int()
     given = [x.to(DEVICE) for x in (positions, segment, start, pages)]
-    geometry = {"block_len": block_len, "chunk_len": chunk_len}
-    slots = token_slots(*given, **geometry)
-    assert slots.dtype == torch.int64
-    assert torch.equal(
-        slots.cpu(), reference.token_slots(positions, segment, start, pages, **geometry)
+    slots = token_slots(*given, block_len=block_len, chunk_len=chunk_len)
+    expected = reference.token_slots(
+        positions, segment, start, pages, block_len=block_len, chunk_len=chunk_len
     )
+    assert slots.dtype == torch.int64
+    assert torch.equal(slots.cpu(), expected)
     assert (slots < 0).sum() == 3 * len(positions[::5])
