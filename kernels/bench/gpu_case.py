@@ -109,6 +109,10 @@ class BoundCall:
         """Calls until the first set comes again."""
         return len(self._sets)
 
+    def from_first(self) -> BoundCall:
+        """The same function over the same sets, from the first one."""
+        return BoundCall(self._function, self._sets)
+
     def __call__(self) -> object:
         """Calls the function on the next set."""
         arguments = next(self._turn, None)
@@ -116,6 +120,11 @@ class BoundCall:
             self._turn = iter(self._sets)
             arguments = next(self._turn)
         return self._function(*arguments)
+
+
+def from_first(call: Call) -> Call:
+    """The same call, which begins with its first input set."""
+    return call.from_first() if isinstance(call, BoundCall) else call
 
 
 def round_len(call: Call) -> int:

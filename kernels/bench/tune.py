@@ -35,13 +35,13 @@ environment.prepare()
 
 import torch
 import triton
-from gpu_case import Case, round_len
+from gpu import MODULES
+from gpu_case import Call, Case, from_first, round_len
 from gpu_timing import Timer, Timing, card_state, time_calls
 from triton.runtime.jit import JITFunction
 from tune_search import Launch, search
 
 from caravan_kernels.gpu import tuning
-from gpu import MODULES
 
 LAUNCH_FOLDER = Path(str(files("caravan_kernels.gpu").joinpath("launch")))
 CASES_PER_RULE = 3
@@ -186,12 +186,7 @@ class Evaluator:
         return float(prod(ratios) ** (1 / len(ratios)))
 
     def _ratio(self, source: CaseSource, launch: Launch) -> float:
-        # cases of their own: parameters may decide how a case's tensors are made
-        present, changed = source.make(), source.make()
-        calls = {
-            "present": UnderRules(present.run, {}),
-            "candidate": UnderRules(changed.run, {self._place: launch}),
-        }
+        calls = self._calls(source, launch)
         torch.manual_seed(0)
         expected = calls["present"]()
         torch.manual_seed(0)
@@ -207,6 +202,21 @@ class Evaluator:
             raise ValueError(f"not timed: {times}")
         candidate_s, present_s = (o.median_s for o in times if isinstance(o, Timing))
         return candidate_s / present_s
+
+    def _calls(self, source: CaseSource, launch: Launch) -> dict[str, Call]:
+        """The case as it is, and with other parameters; both begin with equal tensors."""
+        case = source.make()
+        from_first(case.run)()
+        with watched() as hits:
+            from_first(case.run)()
+        # Cases share their tensors, which may fill half the card, unless parameters decide how
+        # tensors are made.
+        changed = case if self._place in hits else source.make()
+        overrides = {self._place: launch}
+        return {
+            "present": UnderRules(from_first(case.run), {}),
+            "candidate": UnderRules(from_first(changed.run), overrides),
+        }
 
 
 def _compare(result: object, expected: object) -> None:

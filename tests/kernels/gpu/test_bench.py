@@ -15,13 +15,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gpu
 import gpu_report
 import pytest
 import torch
+import tune
 from gpu_case import Call, Case, Hardware, InputSets, round_len
 from gpu_timing import Outcome, Timing
 
-import gpu
 from caravan_kernels import devices
 
 CPU = torch.device("cpu")
@@ -300,12 +301,34 @@ def test_a_dry_run_as_a_command() -> None:
     assert "rows: rms_norm" in run.stdout
 
 
+@pytest.fixture(scope="module")
+def interpreted() -> dict[str, tuple[list[gpu_report.Row], set[tune.Place]]]:
+    """Every module's cases in the interpreter, and the launch rules that they reached."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "on_gpu", lambda x: True)
+        for module in gpu.MODULES:
+            with tune.watched() as hits:
+                table = gpu.dry_run(gpu.listed([], CPU, (module,), small=True))
+            found[module] = table, hits
+    return found
+
+
+Interpreted = dict[str, tuple[list[gpu_report.Row], set[tune.Place]]]
+
+
 @without_gpu
 @pytest.mark.parametrize("module", gpu.MODULES)
-def test_every_case_runs_in_the_interpreter(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_case_runs_in_the_interpreter(module: str, interpreted: Interpreted) -> None:
     """Also that a benchmark compares what is the same: peers agree with ours."""
-    monkeypatch.setattr(devices, "on_gpu", lambda x: True)
-    table = gpu.dry_run(gpu.listed([], CPU, (module,), small=True))
+    table, _ = interpreted[module]
     assert table
     assert [row for row in table if row.note] == []
     assert [row for row in table if row.difference is not None and not row.difference < 0.02] == []
+
+
+@without_gpu
+def test_every_launch_file_has_a_case_to_tune_it_with(interpreted: Interpreted) -> None:
+    reached = {kernel for _, hits in interpreted.values() for kernel, _ in hits}
+    files = {path.stem for path in tune.LAUNCH_FOLDER.glob("*.json")}
+    assert files - reached <= {"swiglu"}, "of more tokens than small cases have"

@@ -8,6 +8,7 @@ otherwise, so that only the first run takes minutes.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import compiling
-from compiling import COMPUTE_BOUND, MODULES, SHARED_LIMITS, Facts
+from compiling import COMPUTE_BOUND, MODULES, SHARED_LIMITS, SPARED, Facts
 
 GOOD: Facts = {
     "call": "a call",
@@ -62,7 +63,8 @@ class Children:
 
     def start(self, job: Job) -> Future[list[Facts]]:
         if job not in self._jobs:
-            self._jobs[job] = self._pool.submit(compiling.compile_module, *job)
+            spared = SPARED[job[0]]
+            self._jobs[job] = self._pool.submit(compiling.compile_module, *job, without=spared)
         return self._jobs[job]
 
     def end(self) -> None:
@@ -119,12 +121,24 @@ def test_a_kernel_that_spills_is_found(tmp_path: Path) -> None:
     assert many["pointers"] == ["fp32"]
 
 
-def test_sm_80_and_sm_100_are_spared_fp16(tmp_path: Path) -> None:
-    text = SPILLING.replace('"many registers"', '"torch.float16"')
-    (tmp_path / "compile_halves.py").write_text(text.replace('"few registers"', '"torch.bfloat16"'))
-    assert len(compiling.compile_module(90, "compile_halves", tmp_path)) == 2
-    (sheet,) = compiling.compile_module(80, "compile_halves", tmp_path)
-    assert sheet["call"] == "torch.bfloat16"
+@pytest.mark.parametrize(
+    ("name", "spared_by"),
+    [
+        ("prefill, TP 1, torch.bfloat16", set()),
+        ("prefill, TP 1, torch.float16", {80, 90, 100}),
+        ("scout fp16 4 tokens", {80, 90, 100}),
+        ("scout fp32 4 tokens", {100}),
+        ("norm torch.float32", {100}),
+    ],
+)
+def test_calls_are_spared_by_their_names(name: str, spared_by: set[int]) -> None:
+    assert {capability for capability in SPARED if re.search(SPARED[capability], name)} == spared_by
+
+
+def test_spared_calls_are_not_compiled(tmp_path: Path) -> None:
+    (tmp_path / "compile_some.py").write_text(SPILLING)
+    (sheet,) = compiling.compile_module(90, "compile_some", tmp_path, without="few")
+    assert sheet["call"] == "many registers"
 
 
 def test_a_kernel_that_does_not_compile_fails(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from gpu_timing import Outcome, Timing
 from triton.runtime.jit import JITFunction
 from tune_search import around, neighbours, search
 
+from caravan_kernels import devices
 from caravan_kernels.gpu import tuning
 
 FILES = sorted(tune.LAUNCH_FOLDER.glob("*.json"))
@@ -272,6 +274,61 @@ class TestEvaluator:
             reached.add(source)
         assert set(reached.cases) == {(KERNEL, 0)}
         assert len(reached.chosen((KERNEL, 0))) == tune.CASES_PER_RULE
+
+
+@pytest.mark.parametrize(("in_make", "times_made"), [(False, 1), (True, 2)])
+def test_tensors_are_shared_unless_parameters_decide_how_they_are_made(
+    monkeypatch: pytest.MonkeyPatch, in_make: bool, times_made: int
+) -> None:
+    """Two sets of Maverick's experts would not fit a card."""
+    made: list[int] = []
+
+    def launch() -> int:
+        return int(tuning.launch_parameters(KERNEL, **SIZES)["BLOCK_I"])
+
+    def make() -> tuple[torch.Tensor]:
+        made.append(launch() if in_make else 0)
+        return (torch.randn(3),)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        return x if in_make else x * min(1, launch())
+
+    module = ModuleType("made_up_cases")
+    module.cases = lambda device, small: [  # type: ignore[attr-defined]
+        Case("a case", InputSets(make, 12, device).bind(run))
+    ]
+    monkeypatch.setitem(sys.modules, "made_up_cases", module)
+    source = tune.CaseSource("made_up_cases", 0, CPU)
+    evaluator = tune.Evaluator((KERNEL, 0), [source], timer)
+    assert evaluator({"BLOCK_I": 77, "num_warps": 4}) == 0.5, evaluator.refused
+    assert len(made) == times_made
+    assert (77 in made) == in_make
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="small cases are for the interpreter")
+@pytest.mark.parametrize(
+    ("module", "kernel"),
+    [
+        ("attention", "decode_tasks"),
+        ("attention", "prefill_attention"),
+        ("experts", "few_gate_up"),
+        ("dense", "linear"),
+        ("rows", "qkv_epilogue"),
+    ],
+)
+def test_a_real_kernel_is_judged(module: str, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its own parameters it computes what it computes, with none it does not run."""
+    monkeypatch.setattr(devices, "on_gpu", lambda x: True)
+    cases = importlib.import_module(module).cases(CPU, small=True)
+    reached = tune.Reached()
+    for index in range(len(cases)):
+        if not any(kernel == reached_kernel for reached_kernel, _ in reached.cases):
+            reached.add(tune.CaseSource(module, index, CPU, small=True))
+    place, sources = next((p, found) for p, found in reached.cases.items() if p[0] == kernel)
+    evaluator = tune.Evaluator(place, sources[:1], timer)
+    launch = dict(tuning.rules(kernel, "", 90)[place[1]]["launch"])
+    assert evaluator(launch) == 0.5, evaluator.refused
+    assert evaluator({}) is None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
