@@ -35,13 +35,13 @@ environment.prepare()
 
 import torch
 import triton
+from gpu import MODULES
 from gpu_case import Case, round_len
 from gpu_timing import Timer, Timing, card_state, time_calls
 from triton.runtime.jit import JITFunction
 from tune_search import Launch, search
 
 from caravan_kernels.gpu import tuning
-from gpu import MODULES
 
 LAUNCH_FOLDER = Path(str(files("caravan_kernels.gpu").joinpath("launch")))
 CASES_PER_RULE = 3

@@ -15,13 +15,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gpu
 import gpu_report
 import pytest
 import torch
 from gpu_case import Call, Case, Hardware, InputSets, round_len
 from gpu_timing import Outcome, Timing
 
-import gpu
 from caravan_kernels import devices
 
 CPU = torch.device("cpu")
