@@ -77,7 +77,11 @@ class ModelConfig:
 class CacheConfig:
     """How much memory keys and values get."""
 
-    block_size: int = setting(16, "tokens in one block of the cache")
+    block_size: int | None = setting(
+        None,
+        "tokens in one block of the cache; default: 64 on a GPU, which loads a block as one tile, "
+        "16 on the CPU",
+    )
     kv_cache_memory_bytes: int | None = setting(
         None, "bytes of the cache; default: a share of the free memory"
     )
@@ -98,6 +102,10 @@ class CacheConfig:
                 "it must be above 0 and at most 1"
             )
         _only(self, "kv_cache_dtype", "auto", "this release keeps keys and values in --dtype")
+
+    def block_len(self, device: str) -> int:
+        """Tokens in a block on this device, as PyTorch names it."""
+        return self.block_size or (16 if device == "cpu" else 64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,8 +1,7 @@
-"""The oracle is plain NumPy in fp64 with a full sort; transformers' filters are another."""
+"""The sampler on the CPU. The oracle is plain NumPy, fp64, a full sort; transformers is another."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -17,103 +16,29 @@ from transformers.generation import logits_process as theirs
 from accuracy import assert_as_exact
 from caravan_kernels import sampling
 from caravan_kernels.cpu import sampling as cpu_sampling
+from sampling_oracle import (
+    FILTERS,
+    WIDE,
+    Row,
+    assert_drawn,
+    chi_square_limit,
+    columns,
+    probabilities,
+    random_logits,
+    uniform,
+)
 
-MASK = (1 << 64) - 1
 VOCAB_SIZES = [1, 7, 300, 1023, 1024, 5000]
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """The parameters of one row."""
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    seed: int = 0
-    index: int = 0
-
-    def seeded(self, seed: int, index: int = 0) -> Row:
-        return dataclasses.replace(self, seed=seed, index=index)
-
-
-FILTERS = [
-    Row(),
-    Row(temperature=0.5),
-    Row(temperature=3.0),
-    Row(top_k=1),
-    Row(top_k=4),
-    Row(top_p=0.6),
-    Row(temperature=2.0, top_p=0.95),
-    Row(min_p=0.15),
-    Row(temperature=1.7, top_k=6, top_p=0.8),
-    Row(top_k=5, min_p=0.05),
-    Row(temperature=1.5, min_p=0.1, top_p=0.7),
-    Row(temperature=2.5, top_k=7, top_p=0.9, min_p=0.12),
-]
-
-
 def sample(logits_SV: Tensor, rows: Sequence[Row]) -> list[int]:
-    token_S = sampling.sample(
-        logits_SV,
-        torch.tensor([row.temperature for row in rows], dtype=torch.float32),
-        torch.tensor([row.top_k for row in rows], dtype=torch.int64),
-        torch.tensor([row.top_p for row in rows], dtype=torch.float64),
-        torch.tensor([row.min_p for row in rows], dtype=torch.float32),
-        torch.tensor([row.seed for row in rows], dtype=torch.int64),
-        torch.tensor([row.index for row in rows], dtype=torch.int64),
-    )
+    token_S = sampling.sample(logits_SV, *columns(rows, logits_SV.device))
     assert token_S.dtype == torch.int64
     return [int(token) for token in token_S]
 
 
 def many_seeds(logits_V: Tensor, row: Row, count: int) -> list[int]:
     return sample(logits_V.expand(count, -1), [row.seeded(seed) for seed in range(count)])
-
-
-def mix(bits: int) -> int:
-    bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-    bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & MASK
-    return bits ^ (bits >> 31)
-
-
-def uniform(seed: int, index: int) -> float:
-    """SplitMix64, stepped one by one."""
-    state = mix(seed & MASK)
-    for _ in range(index + 1):
-        state = (state + 0x9E3779B97F4A7C15) & MASK
-    return (mix(state) >> 11) / 2**53
-
-
-def probabilities(logits_V: Tensor, row: Row) -> NDArray[np.float64]:
-    """Of each token, in fp64. A filter that decides by less than fp32 can resolve is an error."""
-    logits = logits_V.double().numpy()
-    with np.errstate(under="ignore"):
-        p = np.exp((logits - logits.max()) / np.float32(row.temperature).item())
-    assert np.abs(p - row.min_p).min() > 5e-7 * row.min_p or row.min_p in (0, 1), "too close"
-    p[p < row.min_p] = 0
-    order = np.lexsort((np.arange(len(p)), -logits))
-    if row.top_k:
-        p[order[row.top_k :]] = 0
-    p /= p.sum()
-    reached = p[order].cumsum()
-    assert row.top_p == 1 or np.abs(reached - row.top_p).min() > 1e-8, "too close"
-    if row.top_p < 1:
-        p[order[np.argmax(reached >= row.top_p) + 1 :]] = 0
-    return np.asarray(p / p.sum())
-
-
-def assert_drawn(logits_V: Tensor, row: Row, token: int) -> None:
-    """`token` is where the uniform number falls in the inverse distribution, to fp32."""
-    p = probabilities(logits_V, row)
-    u = uniform(row.seed, row.index)
-    end = p.cumsum()[token]
-    assert p[token] > 0, (row, token)
-    assert end - p[token] - 1e-6 <= u <= end + 1e-6, (row, token, end - p[token], u, end)
-
-
-def random_logits(seed: int, *shape: int, scale: float = 2.0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
 
 
 # ---- the uniform numbers
@@ -130,12 +55,6 @@ def test_uniform_counts_what_splitmix64_steps(seed: int) -> None:
     ours = sampling.uniform(torch.full((50,), seed), torch.arange(50))
     assert ours.dtype == torch.float64
     assert ours.tolist() == [uniform(seed, index) for index in range(50)]
-
-
-def chi_square_limit(freedom: int) -> float:
-    """Exceeded once in a billion (Wilson and Hilferty's approximation; 6 sigma)."""
-    spread = 2 / (9 * freedom)
-    return freedom * (1 - spread + 6 * math.sqrt(spread)) ** 3
 
 
 @pytest.mark.parametrize("along", ["seed", "index"])
@@ -160,20 +79,6 @@ def test_draw(row: Row, vocab_size: int) -> None:
         drawn = row.seeded(seed - 10, index=seed % 3)
         (token,) = sample(logits_V[None], [drawn])
         assert_drawn(logits_V, drawn, token)
-
-
-WIDE = [  # filters that keep more tokens than are looked at first
-    Row(top_k=255),
-    Row(top_k=256),
-    Row(top_k=3000),
-    Row(top_k=4999),
-    Row(temperature=1.3, top_p=0.9),
-    Row(temperature=5.0, top_p=0.999),
-    Row(temperature=4.0, top_k=2000, top_p=0.6),
-    Row(temperature=4.0, top_k=2000, top_p=0.02),
-    Row(temperature=4.0, min_p=0.2, top_p=0.97),
-    Row(temperature=4.0, top_k=400, min_p=0.35, top_p=0.97),
-]
 
 
 @pytest.mark.parametrize("row", WIDE, ids=str)

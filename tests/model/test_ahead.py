@@ -1,7 +1,8 @@
 """Graphs of decode steps, and steps launched ahead of the tokens of the last: nothing changes.
 
 The graph here is a function that runs again on the same memory, so what is tested is everything
-that a CUDA graph relies on: addresses, padding, tables that change under it. `tests/on_gpu` captures.
+that a CUDA graph relies on: addresses, padding, tables that change under it. `tests/on_gpu`
+captures.
 """
 
 from __future__ import annotations

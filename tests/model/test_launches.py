@@ -25,6 +25,7 @@ from caravan.worker.batch import no_rows, pad_decode, step_input
 from caravan.worker.runner import Runner
 from caravan_kernels import devices
 from in_process import load
+from quick_interpreter import replace_once
 
 MOST_PER_LAYER = 14
 
@@ -92,6 +93,7 @@ def test_kernels_per_layer(
         runner = load(directory)
         with monkeypatch.context() as patched:
             patched.setattr(devices, "on_gpu", lambda x: True)
+            replace_once(patched)
             seen[layers] = decode_step(runner, rows, monkeypatch)
     per_layer = (seen[8].total() - seen[4].total()) / 4
     assert 8 <= per_layer <= MOST_PER_LAYER, seen[8] - seen[4]
@@ -104,6 +106,7 @@ def test_launching_a_step_never_waits_for_the_device(
     """Prefill and decode, with every way to draw a token."""
     runner = load(tiny_checkpoint("scout"))
     monkeypatch.setattr(devices, "on_gpu", lambda x: True)
+    replace_once(monkeypatch)
     samplings = [
         Sampling(max_tokens=9, temperature=0.0, logprobs=3),
         Sampling(max_tokens=9, seed=5, top_p=0.9, frequency_penalty=0.4),

@@ -15,12 +15,13 @@ import torch
 from caravan.messages import Sampling
 from caravan_kernels import devices
 from in_process import complete, load, new_engine
-from tiny_llama4 import VARIANTS, load_oracle
+from quick_interpreter import replace_once
+from tiny_llama4 import load_oracle
 
 CHUNK = 32
 # a chunk's end is decoded by one request, prefilled by another; one decodes in its third chunk
-PROMPTS = [[(7 * i + 3 * j) % 250 + 1 for j in range(n)] for i, n in enumerate([1, 29, 70])]
-GREEDY = Sampling(max_tokens=6, temperature=0.0)
+PROMPTS = [[(7 * i + 3 * j) % 250 + 1 for j in range(n)] for i, n in enumerate([1, 29, 66])]
+GREEDY = Sampling(max_tokens=5, temperature=0.0, logprobs=0)
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are compiled here")
 
@@ -28,9 +29,10 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are c
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "on_gpu", lambda x: True)
+    replace_once(monkeypatch)
 
 
-@pytest.mark.parametrize("variant", sorted(VARIANTS))
+@pytest.mark.parametrize("variant", ["group5", "maverick", "odd"])
 @torch.inference_mode()
 def test_tokens_equal_transformers(variant: str, tiny_checkpoint: Callable[..., Path]) -> None:
     directory = tiny_checkpoint(variant)

@@ -42,7 +42,11 @@ def load(config, directory, report):
 sys.exit(loop.run(sys.argv[4], int(sys.argv[5]), load))
 """
 
-STUCK = "return FakeExecutor(before_run=lambda plan: plan.step == 1 and signal.pause())"
+STUCK = """def stick(plan):
+        if plan.step == 1:
+            (directory / "stuck").touch()
+            signal.pause()
+    return FakeExecutor(before_run=stick)"""
 
 
 @pytest.fixture
@@ -105,7 +109,7 @@ async def test_the_sockets_directory_is_private_and_gone_once_both_ends_have_met
     await until(lambda: engine.client.ready)
     ((folder, mode),) = folders
     assert mode == 0o700
-    assert not Path(folder).exists()
+    await until(lambda: not Path(folder).exists())
     (generation,) = engine.client.submit([Submission([1], Sampling(max_tokens=1))])
     assert [delta.finish async for delta in generation] == ["length"]
     await engine.stop()
@@ -153,7 +157,7 @@ async def test_a_killed_engine_ends_open_requests(
 
 
 async def test_an_engine_that_does_not_stop_is_killed(
-    engine_with: EngineWith, monkeypatch: pytest.MonkeyPatch
+    engine_with: EngineWith, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(launch, "_EXIT_S", 0.2)
     engine = engine_with(STUCK)
@@ -161,6 +165,7 @@ async def test_an_engine_that_does_not_stop_is_killed(
     await until(lambda: engine.client.ready)
     (generation,) = engine.client.submit([Submission([1], Sampling(max_tokens=100))])
     assert (await anext(aiter(generation))).tokens == [1]
+    await until((tmp_path / "stuck").exists)
     await engine.stop()
     assert await status_of(task) == -9
 

@@ -25,7 +25,7 @@ from caravan_kernels.gpu import tuning
 from caravan_kernels.paged import DecodeTasks
 
 _BLOCK_P = 8  # programs whose first segment one program finds
-_INTERPRETED_SMS = 132
+_INTERPRETED_SMS = 8
 
 
 def tile_len(num_segments: int, num_kv_heads: int) -> int:

@@ -87,7 +87,7 @@ def _model_directory(config: EngineConfig, layers: str | None) -> Iterator[tuple
         raise ConfigError("--layers shortens a model of random weights; add --load-format dummy")
     if layers == FIT:
         device = pick_device(config.model.device)
-        count = most_layers(architecture, config, free_memory(config, device))
+        count = most_layers(architecture, config, device.type, free_memory(config, device))
     else:
         count = shortened(architecture, int(layers)).num_layers
     with tempfile.TemporaryDirectory() as target:
@@ -101,7 +101,7 @@ def _load(config: EngineConfig, directory: Path) -> tuple[Loaded, float]:
     began = time.perf_counter()
     runner = Runner(config, directory, lambda progress: None)
     load_s = time.perf_counter() - began
-    size = footprint(architecture, dtype=runner.dtype, block_len=config.cache.block_size)
+    size = footprint(architecture, dtype=runner.dtype, block_len=runner.layout.block_len)
     rate = memory_rate(torch.device(runner.device))
     return Loaded(runner, architecture, size, rate), load_s
 

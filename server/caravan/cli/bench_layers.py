@@ -44,7 +44,9 @@ def shortened(architecture: Architecture, num_layers: int) -> Architecture:
     )
 
 
-def most_layers(architecture: Architecture, config: EngineConfig, free_bytes: int) -> int:
+def most_layers(
+    architecture: Architecture, config: EngineConfig, device: str, free_bytes: int
+) -> int:
     """Layers that fit `free_bytes` beside the cache. Raises ConfigError if one period does not.
 
     The cache is as large as --kv-cache-memory-bytes says, or a quarter of `free_bytes`.
@@ -54,9 +56,8 @@ def most_layers(architecture: Architecture, config: EngineConfig, free_bytes: in
     left = free_bytes - cache_bytes - config.cache.image_cache_memory_bytes
     period = layer_period(architecture)
     for num_layers in range(architecture.num_layers, 0, -period):
-        size = footprint(
-            shortened(architecture, num_layers), dtype=dtype, block_len=config.cache.block_size
-        )
+        block_len = config.cache.block_len(device)
+        size = footprint(shortened(architecture, num_layers), dtype=dtype, block_len=block_len)
         if size.total_weight_bytes <= left:
             return num_layers
     raise ConfigError(

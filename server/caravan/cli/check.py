@@ -17,6 +17,8 @@ from caravan.model.source import resolve_model
 from caravan.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    import torch
+
     from caravan.worker.memory import CachePlan
 
 _LABEL_WIDTH = 18  # characters
@@ -44,10 +46,11 @@ def run(arguments: argparse.Namespace) -> int:
     has_files = not model or Path(model).expanduser().is_dir()
     architecture = served_architecture(directory, load_format) if has_files else described
     dtype = architecture.dtype if config.model.dtype == "auto" else config.model.dtype
+    device = _device(config)
     size = footprint(
         architecture,
         dtype=dtype,
-        block_len=config.cache.block_size,
+        block_len=config.cache.block_len(device.type),
         tp_size=config.model.tensor_parallel_size,
     )
     rows = [("model", str(directory)), *_rows(architecture, size, dtype)]
@@ -56,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         files = "not checked: they are not fetched, because they are large"
         rows.insert(1, ("files", _files(directory, described) if has_files else files))
     _show(rows)
-    device, plan = _plan(config, size)
+    plan = _plan(config, size, device)
     num_bytes = plan.num_pages * size.layout.page_bytes
     _show(
         [
@@ -67,13 +70,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(config: EngineConfig, size: Footprint) -> tuple[str, CachePlan]:
-    """The device of this machine, and the cache that the engine would make on it now."""
+def _device(config: EngineConfig) -> torch.device:
+    """The device that the engine would take on this machine."""
     from caravan.worker.device import pick_device  # loads torch
+
+    return pick_device(config.model.device)
+
+
+def _plan(config: EngineConfig, size: Footprint, device: torch.device) -> CachePlan:
+    """The cache that the engine would make on the device now."""
     from caravan.worker.memory import free_memory, plan_cache
 
-    device = pick_device(config.model.device)
-    return str(device), plan_cache(config, size, free_memory(config, device))
+    return plan_cache(config, size, free_memory(config, device))
 
 
 def _files(directory: Path, architecture: Architecture) -> str:

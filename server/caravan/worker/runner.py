@@ -58,7 +58,8 @@ class Runner:
         device = pick_device(config.model.device)
         dtype_name = architecture.dtype if config.model.dtype == "auto" else config.model.dtype
         dtype: torch.dtype = getattr(torch, dtype_name)
-        size = footprint(architecture, dtype=dtype_name, block_len=config.cache.block_size)
+        block_len = config.cache.block_len(device.type)
+        size = footprint(architecture, dtype=dtype_name, block_len=block_len)
         memory = plan_cache(config, size, free_memory(config, device))
         self.layout = size.layout
         self.num_pages = memory.num_pages

@@ -8,7 +8,7 @@ import torch
 
 from accuracy import assert_as_exact
 from caravan_kernels import reference
-from caravan_kernels.gpu import decode_tasks
+from caravan_kernels.gpu import decode_tasks, tuning
 from caravan_kernels.gpu.decode_attention import decode_attention
 from caravan_kernels.gpu.decode_tasks import plan_decode
 from paged_case import Model, PagedCase, paged_case, unaligned
@@ -110,6 +110,19 @@ def test_decode(model: Model, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatc
 def test_shares(contexts: list[int], programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     divide(monkeypatch, TILE, programs)
     case = decode_case(contexts, SMALL, torch.float32)
+    case.check(decode(case))
+
+
+def test_parts_are_added_in_several_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    divide(monkeypatch, TILE, 9)
+    original = tuning.launch_parameters
+    few = {"BLOCK_D": 16, "BLOCK_P": 2, "num_warps": 1}
+
+    def chosen(kernel: str, **sizes: int) -> tuning.Launch:
+        return few if kernel == "decode_reduce" else original(kernel, **sizes)
+
+    monkeypatch.setattr(tuning, "launch_parameters", chosen)
+    case = decode_case([9 * TILE, 4], replace(SMALL, head_dim=24), torch.float32)
     case.check(decode(case))
 
 

@@ -153,17 +153,17 @@ class TestLayers:
     @pytest.mark.parametrize(("gib", "layers"), [(140 * 0.9, 20), (79 * 0.9, 8), (10_000, 48)])
     def test_as_many_as_fit_beside_a_quarter(self, gib: float, layers: int) -> None:
         free = int(gib * GIB)
-        assert most_layers(SCOUT, EngineConfig(), free) == layers
+        assert most_layers(SCOUT, EngineConfig(), "cpu", free) == layers
         size = footprint(shortened(SCOUT, layers), dtype="bfloat16", block_len=16)
         assert size.total_weight_bytes + (1 << 28) <= free - free // 4
 
     def test_a_cache_of_a_given_size_decides(self) -> None:
         config = EngineConfig(cache=CacheConfig(kv_cache_memory_bytes=2 * GIB))
-        assert most_layers(SCOUT, config, 126 * GIB) == 28
+        assert most_layers(SCOUT, config, "cpu", 126 * GIB) == 28
 
     def test_less_than_a_period_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="--layers is fit; 4 layers take"):
-            most_layers(SCOUT, EngineConfig(), 20 * GIB)
+            most_layers(SCOUT, EngineConfig(), "cpu", 20 * GIB)
 
     def test_a_shortened_directory_is_the_shortened_model(self, tmp_path: Path) -> None:
         write_shortened(MODEL, 8, tmp_path)

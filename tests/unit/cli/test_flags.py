@@ -99,6 +99,8 @@ def test_what_is_not_given_follows_the_device(device: str, tokens: int, ahead: b
     assert (default.max_num_batched_tokens, default.async_scheduling) == (tokens, ahead)
     given = SchedulerConfig(max_num_batched_tokens=7, async_scheduling=not ahead)
     assert given.resolved(device) == given
+    assert CacheConfig().block_len(device) == (16 if device == "cpu" else 64)
+    assert CacheConfig(block_size=7).block_len(device) == 7
 
 
 def test_flags_set_their_fields_and_no_others() -> None:
