@@ -45,7 +45,7 @@ def cases(device: torch.device, *, small: bool) -> list[Case]:
 
 def _sizes(shapes: dict[str, tuple[int, int]], small: bool) -> Iterator[tuple[str, int]]:
     for name in shapes:
-        yield from ((name, tokens) for tokens in ((1, 3) if small else TOKENS))
+        yield from ((name, tokens) for tokens in ((1, 3, 64) if small else TOKENS))
         if not small and name in ("qkv", "shared down", "shared gate-up"):
             yield name, MANY_TOKENS
 

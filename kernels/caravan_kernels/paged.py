@@ -28,6 +28,7 @@ class DecodeTasks:
 
     tile_indptr: Tensor  # [num_decode + 1] int32: tiles before each segment
     first_segment: Tensor  # [n] int32: the segment of a program's first tile
+    tile_len: int  # tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,11 +130,11 @@ def by_rid(sampled: list[Sampled]) -> list[Sampled]:
 
 def test_filled_pages_are_random(tiny_checkpoint: Callable[..., Path]) -> None:
     runner = load(tiny_checkpoint("scout"))
-    for cache in runner._caches:
+    for cache in runner.caches:
         cache.k_PBKD.fill_(float("nan"))
         cache.v_PBKD.fill_(float("nan"))
     fill_pages(runner, 7)
-    for cache in runner._caches:
+    for cache in runner.caches:
         for pages in (cache.k_PBKD, cache.v_PBKD):
             assert pages[:7].std().item() == pytest.approx(1, rel=0.2)
             assert torch.isnan(pages[7:]).all()

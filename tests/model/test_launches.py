@@ -78,7 +78,7 @@ def decode_step(runner: Runner, rows: int, monkeypatch: pytest.MonkeyPatch) -> C
     given = step_input(sent, rows, runner._memory)
     out = torch.empty(rows, runner.vocab_size)
     with counted(monkeypatch) as seen:
-        runner._model(given, runner._caches, out)
+        runner._model(given, runner.caches, out)
     return seen
 
 

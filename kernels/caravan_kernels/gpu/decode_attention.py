@@ -30,9 +30,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from caravan_kernels.gpu import decode_tasks, tuning
+from caravan_kernels.gpu import tuning
 from caravan_kernels.gpu.decode_tasks import active_programs, first_tile, tile_program
-from caravan_kernels.gpu.online_softmax import base2_scale, dot_precision, fold_scores
+from caravan_kernels.gpu.online_softmax import base2_scale, fold_scores
 from caravan_kernels.paged import DecodeTasks, PagedSegments
 
 _MIN_ROWS = 16  # of a tensor core's product
@@ -239,10 +239,10 @@ def decode_attention(
         GROUP=num_heads // num_kv_heads,
         HEAD_DIM=head_dim,
         BLOCK_LEN=k_PBKD.shape[1],
-        TILE=decode_tasks.tile_len(num_segments, num_kv_heads),
+        TILE=tasks.tile_len,
         BLOCK_G=max(_MIN_ROWS, triton.next_power_of_2(num_heads // num_kv_heads)),
         BLOCK_D=max(16, triton.next_power_of_2(head_dim)),
-        PRECISION=dot_precision(q_SHD.dtype),
+        PRECISION=tuning.dot_precision(q_SHD.dtype),
         **launch,
     )
     _reduce(partial_out, partial_max_sum, tasks, out_SHD)

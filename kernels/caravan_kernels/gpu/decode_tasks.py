@@ -25,7 +25,6 @@ from caravan_kernels.gpu import tuning
 from caravan_kernels.paged import DecodeTasks
 
 _BLOCK_P = 8  # programs whose first segment one program finds
-_INTERPRETED_SMS = 8
 
 
 def tile_len(num_segments: int, num_kv_heads: int) -> int:
@@ -36,11 +35,8 @@ def tile_len(num_segments: int, num_kv_heads: int) -> int:
 
 def num_programs(num_segments: int, num_kv_heads: int) -> int:
     """n: together, the programs of all kv heads fill the GPU once."""
-    sms = _INTERPRETED_SMS
-    if torch.cuda.is_available():
-        sms = torch.cuda.get_device_properties().multi_processor_count
     programs_per_sm: int = _launch(num_segments, num_kv_heads)["programs_per_sm"]
-    return max(1, programs_per_sm * sms // num_kv_heads)
+    return max(1, programs_per_sm * tuning.num_sms() // num_kv_heads)
 
 
 def _launch(num_segments: int, num_kv_heads: int) -> tuning.Launch:
@@ -94,7 +90,7 @@ def _plan_kernel(
 def plan_decode(context_len_S: Tensor, num_kv_heads: int) -> DecodeTasks:
     """The tasks of decode segments with these contexts; padding has a context of 0."""
     num_segments = len(context_len_S)
-    programs = num_programs(num_segments, num_kv_heads)
+    programs, tile = num_programs(num_segments, num_kv_heads), tile_len(num_segments, num_kv_heads)
     assert context_len_S.dtype == torch.int32
     assert context_len_S.is_contiguous()
     tile_indptr = context_len_S.new_empty(num_segments + 1)
@@ -105,9 +101,9 @@ def plan_decode(context_len_S: Tensor, num_kv_heads: int) -> DecodeTasks:
         first_segment,
         num_segments,
         programs,
-        TILE=tile_len(num_segments, num_kv_heads),
+        TILE=tile,
         BLOCK_S=triton.next_power_of_2(max(num_segments, 1)),
         BLOCK_P=_BLOCK_P,
         num_warps=8,
     )
-    return DecodeTasks(tile_indptr, first_segment)
+    return DecodeTasks(tile_indptr, first_segment, tile)

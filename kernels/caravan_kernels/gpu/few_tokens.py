@@ -32,9 +32,8 @@ import triton.language as tl
 from torch import Tensor
 
 from caravan_kernels.gpu.route import top_1
-from caravan_kernels.gpu.tuning import Launch
+from caravan_kernels.gpu.tuning import Launch, dot_precision
 from caravan_kernels.gpu.weight_tiles import (
-    dot_precision,
     swiglu_of_rows,
     tile_product,
     weight_rows,

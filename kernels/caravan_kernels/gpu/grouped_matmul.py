@@ -23,34 +23,22 @@ Traffic   hit experts * J * K * itemsize. Below about 50 tokens per expert (bf16
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from caravan_kernels.gpu.route import Routing
-from caravan_kernels.gpu.tuning import launch_parameters
+from caravan_kernels.gpu.tuning import dot_precision, launch_parameters, num_sms
 from caravan_kernels.gpu.weight_tiles import (
     can_describe,
-    dot_precision,
     swiglu_of_columns,
     swiglu_of_rows,
     tile_product,
     weight_descriptor,
 )
-
-_INTERPRETED_SMS = 5
-
-
-@cache
-def _num_sms(device: torch.device) -> int:
-    if device.type != "cuda":
-        return _INTERPRETED_SMS
-    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 @triton.jit
@@ -197,7 +185,7 @@ def _grouped(x: Tensor, weight_EJK: Tensor, routing: Routing, name: str, *, part
     # an expert's last block of tokens is not full: at most one more for each expert that is hit
     blocks_m = num_tokens // block_m + min(num_tokens, num_experts)
     tiles = blocks_m * triton.cdiv(num_outputs, block_n)
-    programs = min(tiles, launch.pop("programs_per_sm") * _num_sms(x.device))
+    programs = min(tiles, launch.pop("programs_per_sm") * num_sms())
     _grouped_kernel[(programs,)](
         *operands,
         y,

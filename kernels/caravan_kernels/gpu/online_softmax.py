@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 import triton
 import triton.language as tl
 
@@ -18,11 +17,6 @@ import triton.language as tl
 def base2_scale(head_dim: int) -> float:
     """log2(e) / sqrt(D): what dot products are multiplied by before exp2."""
     return math.log2(math.e) / math.sqrt(head_dim)
-
-
-def dot_precision(dtype: torch.dtype) -> str:
-    """`input_precision` of tl.dot: fp32 inputs are not rounded to tf32."""
-    return "ieee" if dtype == torch.float32 else "tf32"
 
 
 @triton.jit

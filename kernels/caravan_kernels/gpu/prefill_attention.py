@@ -32,7 +32,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from caravan_kernels.gpu import tuning
-from caravan_kernels.gpu.online_softmax import base2_scale, dot_precision, fold_scores
+from caravan_kernels.gpu.online_softmax import base2_scale, fold_scores
 from caravan_kernels.paged import PagedSegments
 
 
@@ -213,7 +213,7 @@ def prefill_attention(
         HEAD_DIM=head_dim,
         BLOCK_LEN=block_len,
         BLOCK_D=block_d,
-        PRECISION=dot_precision(q_THD.dtype),
+        PRECISION=tuning.dot_precision(q_THD.dtype),
         **launch,
     )
 

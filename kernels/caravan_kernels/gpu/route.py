@@ -9,7 +9,7 @@ counted by atomics.
 Shapes    logits [T, E] -> `Routing`
 Numerics  the largest logit decides, the lowest expert on ties; a NaN is the largest, as in
           PyTorch, and its score is NaN. The score is a sigmoid in fp32.
-Grid      up to a few thousand tokens one program walks the blocks twice: one launch. Beyond, two
+Grid      up to about a thousand tokens one program walks the blocks twice: one launch. Beyond, two
           launches of one program per block; the second adds up the histograms of all blocks
           itself (B * E counts from L2), which is cheaper than a launch that does it for all.
 Traffic   T * E * itemsize bytes, twice in one program: microseconds, so launches are what counts

@@ -26,6 +26,7 @@ import triton
 Launch = Mapping[str, Any]
 
 INTERPRETED = 90  # the architecture whose rules hold where kernels are interpreted
+INTERPRETED_SMS = 8  # and the processors there: few, as programs run one after another
 
 
 def launch_parameters(kernel: str, **sizes: int) -> Launch:
@@ -35,6 +36,19 @@ def launch_parameters(kernel: str, **sizes: int) -> Launch:
             launch: Launch = rule["launch"]
             return launch
     raise AssertionError(f"the last rule of {kernel} has bounds")
+
+
+def dot_precision(dtype: torch.dtype) -> str:
+    """`input_precision` of tl.dot: fp32 inputs are not rounded to tf32."""
+    return "ieee" if dtype == torch.float32 else "tf32"
+
+
+@cache
+def num_sms() -> int:
+    """Streaming multiprocessors of the current device: what persistent programs fill."""
+    if not torch.cuda.is_available():
+        return INTERPRETED_SMS
+    return torch.cuda.get_device_properties().multi_processor_count
 
 
 @cache

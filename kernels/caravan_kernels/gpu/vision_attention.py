@@ -23,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from caravan_kernels.gpu import tuning
-from caravan_kernels.gpu.online_softmax import base2_scale, dot_precision, fold_scores
+from caravan_kernels.gpu.online_softmax import base2_scale, fold_scores
 
 _MIN_BLOCK = 16  # of a tensor core's product
 
@@ -142,7 +142,7 @@ def vision_attention(q_NPHD: Tensor, k_NPHD: Tensor, v_NPHD: Tensor) -> Tensor:
         BLOCK_D=block_d,
         REST_D=_block(head_dim - block_d),
         REST_N=_block(rest) if rest else 0,
-        PRECISION=dot_precision(q_NPHD.dtype),
+        PRECISION=tuning.dot_precision(q_NPHD.dtype),
         **launch,
     )
     return out

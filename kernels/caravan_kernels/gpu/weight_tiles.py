@@ -18,16 +18,10 @@ multiple of 8 or 16 times the warps, so pairing gate and up moves no data.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
-
-
-def dot_precision(dtype: torch.dtype) -> str:
-    """`input_precision` of tl.dot: fp32 inputs are not rounded to tf32."""
-    return "ieee" if dtype == torch.float32 else "tf32"
 
 
 def can_describe(x: Tensor) -> bool:

@@ -164,7 +164,7 @@ def missing_pages(layout: KVLayout, num_pages: int, ends: Sequence[int]) -> int:
 
 def fill_pages(runner: Runner, num_pages: int) -> None:
     """Random keys and values in the first pages: what is read is neither NaN nor all zeros."""
-    for cache in runner._caches:
+    for cache in runner.caches:
         cache.k_PBKD[:num_pages].normal_()
         cache.v_PBKD[:num_pages].normal_()
 

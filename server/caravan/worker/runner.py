@@ -76,7 +76,7 @@ class Runner:
         )
         self._load(config, directory, report)
         arena = allocate_arena(architecture, self.layout, self.num_pages, dtype, device)
-        self._caches = layer_caches(architecture, self.layout, arena)
+        self.caches = layer_caches(architecture, self.layout, arena)
         self._staging = Staging(device)
         self._tiles: TileArena | None = None
         if memory.tile_slots is not None:
@@ -163,12 +163,12 @@ class Runner:
             return replayed
         sent = self._staging.send(step.arrays)
         given = step_input(sent, step.num_decode, self._memory)
-        logits_SV: Tensor = self._model(given, self._caches)
+        logits_SV: Tensor = self._model(given, self.caches)
         return logits_SV
 
     def _forward(self, sent: Mapping[str, Tensor], num_rows: int, logits_SV: Tensor) -> None:
         """A step of single tokens, as it is captured."""
-        self._model(step_input(sent, num_rows, self._memory), self._caches, logits_SV)
+        self._model(step_input(sent, num_rows, self._memory), self.caches, logits_SV)
 
 
 def _fingerprint(architecture: Architecture, directory: Path, dtype: str, device: str) -> str:

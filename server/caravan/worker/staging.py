@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 ALIGNMENT = 16  # bytes: vector loads, and views of any type
-IN_FLIGHT = 8  # copies that may be under way: two steps make fewer
+# Copies that may be under way. A step makes at most 12, the last ones behind its kernels, and two
+# steps may be out: with fewer buffers the host would wait for a step to end before it goes on.
+IN_FLIGHT = 32
 SMALLEST = 1 << 16  # bytes of a buffer
 
 

@@ -98,6 +98,8 @@ def test_it_compiles_and_fits(children: Children, capability: int, module: str) 
         ({"capability": 80, "shared_bytes": 166913}, "shared memory"),
         ({"STACK": 8, "local_accesses": 2}, "spills"),
         ({"STACK": 8, "local_accesses": 0}, ""),  # a frame that is never used
+        ({"STACK": 16, "local_accesses": 6, "pointers": ["fp32"]}, ""),
+        ({"STACK": 24, "local_accesses": 6, "pointers": ["fp32"]}, "spills"),
         ({"wgmma": False}, "wgmma"),
         ({"wgmma": False, "pointers": ["fp32"]}, ""),
         ({"wgmma": False, "kernel": "another"}, ""),

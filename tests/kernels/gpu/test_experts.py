@@ -128,7 +128,7 @@ def test_the_score_multiplies_the_input(tokens: int) -> None:
 def test_no_program_reads_a_tile_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     """More programs than tiles: one expert is hit, and the launch allows for all of them."""
     sort_always(monkeypatch)
-    monkeypatch.setattr(grouped_matmul, "_num_sms", lambda device: 1000)
+    monkeypatch.setattr(grouped_matmul, "num_sms", lambda: 1000)
     launch = variant(swap=False, descriptors=False, block_m=64)
     monkeypatch.setattr(grouped_matmul, "launch_parameters", lambda kernel, **sizes: launch)
     check_random(7, 16, 16, 16, torch.float32, favourite=15)
