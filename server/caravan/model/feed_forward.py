@@ -34,7 +34,7 @@ class Dense(SwiGLU):
         super().__init__(architecture.hidden_size, architecture.dense_intermediate_size, group)
         self.group = group
 
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override]  # terms, as of every feed-forward layer
         self, x: Tensor, num_rows: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         return self.group.all_reduce_terms(super().forward(x))
