@@ -24,7 +24,7 @@ def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 def compile_norm(dtype: torch.dtype, rows: int, additions: int) -> None:
     x, weight = meta(rows, HIDDEN, dtype=dtype), meta(HIDDEN, dtype=dtype)
     norm.add_rms_norm(x, [x] * additions, weight, 1e-5)
-    norm.rms_norm(x, weight, 1e-5)
+    norm.add_rms_norm(x, (), weight, 1e-5)
 
 
 def compile_epilogue(dtype: torch.dtype, tokens: int, heads: tuple[int, int], kind: str) -> None:

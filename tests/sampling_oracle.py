@@ -62,6 +62,18 @@ WIDE = [  # filters that keep many tokens
 ]
 
 
+EQUAL = [  # filters, and how many of ten equal tokens they keep
+    (Row(top_k=3), 3),
+    (Row(temperature=9.0, top_p=0.3), 3),
+    (Row(top_p=0.1), 1),
+    (Row(top_p=0.31), 4),
+    (Row(top_k=8, top_p=0.5), 4),
+    (Row(top_k=9, top_p=1e-9), 1),
+    (Row(min_p=1.0), 10),
+    (Row(), 10),
+]
+
+
 def columns(rows: Sequence[Row], device: torch.device) -> list[Tensor]:
     """The parameters as `sample` takes them."""
     dtypes = {

@@ -83,7 +83,7 @@ def watched(overrides: Mapping[Place, Launch] | None = None) -> Iterator[set[Pla
         found = enumerate(rules(kernel, name, capability))
         return tuple(WatchedRule(rule, (kernel, i), overrides or {}, hits) for i, rule in found)
 
-    tuning.rules = watched_rules  # type: ignore[assignment]
+    tuning.rules = watched_rules  # type: ignore[assignment]  # the original is cached
     try:
         yield hits
     finally:

@@ -8,7 +8,7 @@ from caravan_kernels.attention import paged_attention, plan_decode
 from caravan_kernels.epilogue import qkv_epilogue
 from caravan_kernels.linear import linear, swiglu_linear
 from caravan_kernels.moe import moe_experts
-from caravan_kernels.norm import add_rms_norm, rms_norm
+from caravan_kernels.norm import add_rms_norm
 from caravan_kernels.paged import DecodeTasks, PagedSegments
 from caravan_kernels.reference import rotate_pairs
 from caravan_kernels.slots import token_slots
@@ -23,7 +23,6 @@ __all__ = [
     "paged_attention",
     "plan_decode",
     "qkv_epilogue",
-    "rms_norm",
     "rotate_pairs",
     "swiglu_linear",
     "token_slots",

@@ -1,4 +1,4 @@
-"""RMS norms of the residual stream."""
+"""The RMS norm of the residual stream, after adding to it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from caravan_kernels import devices, reference
-
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """See `reference.rms_norm`."""
-    if devices.on_gpu(x):
-        from caravan_kernels.gpu import norm as gpu
-
-        return gpu.rms_norm(x, weight, eps)
-    return reference.rms_norm(x, weight, eps)
 
 
 def add_rms_norm(

@@ -17,6 +17,7 @@ from accuracy import assert_as_exact
 from caravan_kernels import sampling
 from caravan_kernels.cpu import sampling as cpu_sampling
 from sampling_oracle import (
+    EQUAL,
     FILTERS,
     WIDE,
     Row,
@@ -141,19 +142,7 @@ def test_kept_tokens_are_those_of_transformers(row: Row) -> None:
 
 
 @pytest.mark.parametrize("vocab_size", [10, 3000])
-@pytest.mark.parametrize(
-    ("row", "kept"),
-    [
-        (Row(top_k=3), 3),
-        (Row(temperature=9.0, top_p=0.3), 3),
-        (Row(top_p=0.1), 1),
-        (Row(top_p=0.31), 4),
-        (Row(top_k=8, top_p=0.5), 4),
-        (Row(top_k=9, top_p=1e-9), 1),
-        (Row(min_p=1.0), 10),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("row", "kept"), EQUAL, ids=str)
 def test_of_equal_logits_the_lower_ids_are_kept(row: Row, kept: int, vocab_size: int) -> None:
     """Ten equal tokens, spread out; all others are ten thousand times less probable."""
     logits_V = torch.full((vocab_size,), -math.inf)

@@ -61,18 +61,14 @@ class Embedding(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """RMS norm over the hidden dimension, the same on every rank."""
+    """x plus terms, and the RMS norm of that over the hidden dimension, the same on every rank."""
 
     def __init__(self, hidden_size: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
         self.weight = parameter(hidden_size)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return kernels.rms_norm(x, self.weight, self.eps)
-
-    def add(self, x: Tensor, terms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The sum of x and the terms, and its norm."""
+    def forward(self, x: Tensor, terms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         return kernels.add_rms_norm(x, terms, self.weight, self.eps)
 
 

@@ -39,8 +39,8 @@ class Layer(nn.Module):
         self, x: Tensor, terms: Terms, kind: KindInput, cache: LayerCache
     ) -> tuple[Tensor, Terms]:
         """x, and terms to be added to it, before and after the layer."""
-        x, normed = self.input_norm.add(x, terms)
-        x, normed = self.ffn_norm.add(x, (self.attention(normed, kind, cache),))
+        x, normed = self.input_norm(x, terms)
+        x, normed = self.ffn_norm(x, (self.attention(normed, kind, cache),))
         return x, self.ffn(normed, kind.segments.num_rows)
 
 
@@ -131,7 +131,7 @@ class Llama4(nn.Module):
         rows_S = step.sample_rows_S
         if rows_S is not None:  # only these go through the head, the model's largest weight
             x, terms = x[rows_S], tuple(term[rows_S] for term in terms)
-        logits: Tensor = self.lm_head(self.norm.add(x, terms)[1])
+        logits: Tensor = self.lm_head(self.norm(x, terms)[1])
         return logits.float() if out_SV is None else out_SV.copy_(logits)
 
     def _chunked_input(self, step: StepInput) -> KindInput | None:

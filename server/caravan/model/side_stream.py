@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
-# Above so many tokens one projection fills the GPU, and two side by side only share it.
+# Estimated, not measured: above so many tokens one projection fills the GPU, and two side by side
+# only share it.
 MOST_TOKENS = 256
 
 

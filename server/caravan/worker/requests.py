@@ -60,7 +60,7 @@ class Requests:
         return self._by_rid[rid]
 
     def admit(self, admission: Admission) -> RequestState:
-        """Gives a request a seat, the lowest that is free."""
+        """Gives a request a seat and empty tables."""
         assert admission.rid not in self._by_rid, admission.rid
         state = RequestState(
             admission, self._free_seats.pop(), self.full.open(), self.chunked.open()

@@ -91,7 +91,8 @@ class Sampler:
         assert logits_SV.dtype == torch.float32, logits_SV.dtype
         counts_S = self._num_logprobs[seats_S]
         asked_R = np.flatnonzero(counts_S >= 0)
-        raw_RV = logits_SV[self._staging.send({"rows": asked_R})["rows"]] if len(asked_R) else None
+        rows_R = self._staging.send({"rows": asked_R})["rows"] if len(asked_R) else None
+        raw_RV = None if rows_R is None else logits_SV[rows_R]  # before they are changed
         self._apply_biases(seats_S, logits_SV)
         self._seen.apply_penalties(seats_S, logits_SV)
         token_S = self._draw(seats_S, logits_SV)
@@ -99,8 +100,8 @@ class Sampler:
         self._parameters["index"][seats_S] += 1
         logprobs: tuple[Tensor, ...] = ()
         if raw_RV is not None:
-            token_R = token_S[self._staging.send({"rows": asked_R})["rows"]]
-            logprobs = kernels.logprobs(raw_RV, token_R.clamp(min=0), int(counts_S.max()))
+            token_R = token_S[rows_R].clamp(min=0)
+            logprobs = kernels.logprobs(raw_RV, token_R, int(counts_S.max()))
         return Drawn(token_S, fetch((token_S, *logprobs)), asked_R, counts_S)
 
     def _apply_biases(self, seats_S: Seats, logits_SV: Tensor) -> None:
