@@ -1,7 +1,8 @@
 """What a GPU is told to do in a step, watched on the CPU: how many kernels, and no waiting.
 
 A launch takes about 1.3 us even inside a graph, by others' measurements, so that 14 per layer would
-cost Scout a fifth of its speed at one request. A read of the device's memory by the host waits for all of them.
+cost Scout a fifth of its speed at one request. A read of the device's memory by the host waits for
+all of them.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def _add_rms_norm(
 def add_rms_norm(
     x: Tensor, additions: Sequence[Tensor], weight: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """As `reference.add_rms_norm`: x [T, N], rows apart by any stride. Without additions the sum is x."""
+    """As `reference.add_rms_norm`, x itself without additions; x [T, N], rows by any stride."""
     assert x.dim() == 2, x.shape
     assert len(additions) <= 2, len(additions)
     assert all(a.shape == x.shape and a.dtype == x.dtype for a in additions), additions
