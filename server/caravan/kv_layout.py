@@ -63,6 +63,11 @@ class KVLayout:
         full = self.blocks(length) * self.full_slices
         return full + self.blocks(self.chunked_tokens(length)) * self.chunked_slices
 
+    def pages_kept(self, length: int) -> tuple[int, int]:
+        """Full and chunked pages that hold the first `length` tokens between two steps."""
+        full = self.blocks(length) * self.full_slices
+        return full, self.blocks(length % self.chunk_len) * self.chunked_slices
+
     def pages_needed(self, length: int) -> int:
         """Most pages that a request holds on its way to `length` tokens, one token at a time."""
         full = self.blocks(length) * self.full_slices
@@ -94,6 +99,19 @@ class KVLayout:
         offset = length % self.chunk_len
         block_len = self.block_len
         return min(-length % block_len, -offset % block_len, self.chunk_len - offset)
+
+    def whole_blocks(self, length: int) -> int:
+        """Most of the first `length` tokens that end with a whole block of either kind.
+
+        >>> layout = KVLayout(block_len=4, chunk_len=6, full_slices=1, chunked_slices=3,
+        ...                   slice_layers=1, page_bytes=1)
+        >>> [layout.whole_blocks(length) for length in (3, 4, 9, 11, 12)]
+        [0, 4, 4, 4, 12]
+        """
+        end = length - length % self.block_len
+        while end % self.chunk_len % self.block_len:
+            end -= self.block_len
+        return end
 
     def longest_context(self, num_pages: int, limit: int) -> int:
         """Most tokens, up to `limit`, that one request alone can have in `num_pages` pages."""

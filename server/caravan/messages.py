@@ -34,6 +34,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     presence_penalty: float = 0.0  # over the output
     logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, added to its logit)
     logprobs: int | None = None  # None: none; n: the drawn token's and the n best's
+    prompt_logprobs: int | None = None  # the same for every token of the prompt but the first
 
 
 class Image(msgspec.Struct, frozen=True, tag="image"):
@@ -59,6 +60,9 @@ class Generate(msgspec.Struct, frozen=True, tag="generate"):
     prompt: list[int]  # token ids, at least one
     sampling: Sampling
     images: list[PlacedImage] = []  # in the order of the prompt
+    group: int | None = None  # requests of one group have the same prompt, and share its pages
+    priority: int = 0  # lower ones go first; among equals the older
+    grammar: str | None = None  # what the output must match, as `caravan.grammars` writes it
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
@@ -89,6 +93,8 @@ class Delta(msgspec.Struct, frozen=True, array_like=True):
     logprobs: list[TokenLogprobs] | None = None  # one per token, where asked for
     finish: FinishReason | None = None  # "stop": the last token is one of stop_token_ids
     cached_tokens: int = 0  # prompt tokens whose keys and values were already there
+    prompt_logprobs: list[TokenLogprobs] | None = None  # of the prompt's next tokens, in order
+    failure: str | None = None  # the request has ended, unfinished: why, for its client
 
 
 class Stats(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -204,7 +210,16 @@ class Sampled(msgspec.Struct, frozen=True, array_like=True):
     logprobs: TokenLogprobs | None = None
 
 
-class StepResult(msgspec.Struct, frozen=True, array_like=True):
-    """worker -> scheduler: one entry per sampling segment, in the plan's order."""
+class Scored(msgspec.Struct, frozen=True, array_like=True):
+    """Log-probabilities of a prompt's tokens from position `start` on."""
 
-    sampled: list[Sampled]
+    rid: int
+    start: int
+    logprobs: list[TokenLogprobs]
+
+
+class StepResult(msgspec.Struct, frozen=True, array_like=True):
+    """worker -> scheduler: the drawn tokens, and what was asked about prompts."""
+
+    sampled: list[Sampled]  # one entry per sampling segment, in the plan's order
+    scored: list[Scored] = []  # one entry per segment with tokens to score, in the plan's order

@@ -8,7 +8,8 @@ With block_len 4 and chunk_len 8, one full and one chunked slice, a step that co
     chunked   | page      page    | page       page        |            ended: free after the step
                                                            | page       current chunk
 
-Inside the step all of these pages are live: the keys and values of all its segments are written
+A request can share the pages of another's first tokens if both have the same there: whole blocks,
+which neither of them will write again. Inside the step all of these pages are live: the keys and values of all its segments are written
 before attention reads. The steps run in order, so a page that is free after a step was planned can
 be written by the next one, whether or not the first has run.
 """
@@ -17,14 +18,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from caravan.kv_layout import KVLayout
+from caravan.kv_layout import KVLayout, chunk_start
 from caravan.scheduling.page_pool import PagePool
 
 
 class PageTables:
     """The pages that hold a request's first `num_tokens` tokens."""
 
-    __slots__ = ("_chunked", "_ended", "_full", "_layout", "_open", "_pool", "num_tokens")
+    __slots__ = ("_adopted", "_chunked", "_ended", "_full", "_layout", "_open", "_pool", "num_tokens")
 
     def __init__(self, layout: KVLayout, pool: PagePool) -> None:
         self._layout = layout
@@ -33,12 +34,36 @@ class PageTables:
         self._chunked: list[int] = []
         self._ended: list[int] = []
         self._open = 0  # tokens that follow without a new page, inside the chunk
+        self._adopted: tuple[list[int], list[int]] = [], []  # full and chunked, not planned yet
         self.num_tokens = 0
 
     @property
     def chunk_ended(self) -> bool:
         """Whether the step being planned computes a chunk's last token."""
         return bool(self._ended)
+
+    def shareable(self, limit: int) -> int:
+        """How many of the first `limit` tokens another request can share.
+
+        Pages of an ended chunk are gone, so if the last block lies in one, sharing ends where that
+        chunk begins: there no chunked page is needed.
+        """
+        layout = self._layout
+        length = layout.whole_blocks(min(limit, self.num_tokens))
+        start = chunk_start(length, layout.chunk_len)
+        if length == start or start == chunk_start(self.num_tokens, layout.chunk_len):
+            return length
+        return start if start % layout.block_len == 0 else 0
+
+    def adopt(self, other: PageTables, length: int) -> None:
+        """Begins with the pages of another's first `length` tokens, which it finds shareable."""
+        assert not self.num_tokens, self.num_tokens
+        num_full, num_chunked = self._layout.pages_kept(length)
+        self._full = other._full[:num_full]
+        self._chunked = other._chunked[:num_chunked]
+        self._pool.share(self._full + self._chunked)
+        self._adopted = list(self._full), list(self._chunked)
+        self.num_tokens = length
 
     def room(self, wanted: int) -> int:
         """How many of the next `wanted` tokens the current chunk and the free pages take."""
@@ -52,7 +77,10 @@ class PageTables:
         return bisect_right(range(1, wanted + 1), free, key=self._new_pages)
 
     def grow(self, length: int) -> tuple[list[int], list[int]]:
-        """Takes the new full and chunked pages of the next `length` tokens, which `room` allows."""
+        """Takes the new full and chunked pages of the next `length` tokens, which `room` allows.
+
+        After `adopt`, adopted pages are new, too: whoever computes has not heard of them.
+        """
         if length < self._open:
             self._open -= length
             self.num_tokens += length
@@ -67,7 +95,9 @@ class PageTables:
             self._ended += self._chunked
             self._chunked = []
         self._open = self._layout.open_slots(self.num_tokens)
-        return full, chunked
+        adopted_full, adopted_chunked = self._adopted
+        self._adopted = [], []
+        return adopted_full + full, adopted_chunked + chunked
 
     def free_ended(self) -> None:
         """Gives back the pages of the chunks that ended in the step."""
@@ -78,16 +108,14 @@ class PageTables:
         """Gives back all pages; no token is held any more."""
         self._pool.free(self._full + self._chunked + self._ended)
         self._full, self._chunked, self._ended = [], [], []
+        self._adopted = [], []
         self._open = 0
         self.num_tokens = 0
 
     def pages(self) -> list[int]:
         """All pages, between two steps; asserts that there are as many as the tokens need."""
-        layout = self._layout
-        full = layout.blocks(self.num_tokens) * layout.full_slices
-        chunked = layout.blocks(self.num_tokens % layout.chunk_len) * layout.chunked_slices
-        assert len(self._full) == full, (self.num_tokens, self._full)
-        assert len(self._chunked) == chunked, (self.num_tokens, self._chunked)
+        expected = self._layout.pages_kept(self.num_tokens)
+        assert (len(self._full), len(self._chunked)) == expected, (self.num_tokens, self)
         assert not self._ended, (self.num_tokens, self._ended)
         return self._full + self._chunked
 

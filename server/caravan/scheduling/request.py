@@ -1,4 +1,4 @@
-"""One request: its tokens, how far they are computed, and when it ends."""
+"""One request: its tokens, how far they are computed, its place in the order, and when it ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from caravan.messages import Admission, FinishReason, Generate, Image, Sampling
+from caravan.messages import (
+    Admission,
+    FinishReason,
+    Generate,
+    Image,
+    Sampling,
+    Scored,
+    TokenLogprobs,
+)
 from caravan.scheduling.page_tables import PageTables
 from caravan.scheduling.tile_cache import TileKey
 
@@ -22,9 +30,11 @@ class PromptTile(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """A request that waits or runs. Its place in the scheduler's queues is its order of arrival."""
+    """A request that waits or runs."""
 
     rid: int
+    place: tuple[int, int]  # in both queues: its priority, then its order of arrival
+    group: int | None  # requests of one group have the same prompt
     tokens: list[int]  # prompt and output
     num_prompt: int
     sampling: Sampling
@@ -32,12 +42,18 @@ class Request:
     tiles: Sequence[PromptTile] = ()  # in order of position
     num_drawn: int = 0  # tokens that launched steps draw, and that are not in `tokens` yet
     first_step: int = 0  # of its present admission: tokens of earlier steps are not wanted
+    num_shared: int = 0  # tokens whose pages it got from another request, at its last admission
+    num_scored: int = 0  # tokens of the prompt whose log-probabilities were told
 
     @classmethod
     def arrived(
-        cls, generate: Generate, tables: PageTables, images: Mapping[int, Image] | None = None
+        cls,
+        generate: Generate,
+        order: int,
+        tables: PageTables,
+        images: Mapping[int, Image] | None = None,
     ) -> Request:
-        """A request with its prompt, nothing of which is computed; `images` by their ids."""
+        """The `order`-th request, nothing of whose prompt is computed; `images` by their ids."""
         prompt = list(generate.prompt)
         tiles = [
             PromptTile(start, TileKey(image.key, index), image.tiles[index])
@@ -45,7 +61,16 @@ class Request:
             for image in [(images or {})[placed.image_id]]
             for index, start in enumerate(placed.tile_starts)
         ]
-        return cls(generate.rid, prompt, len(prompt), generate.sampling, tables, tiles)
+        return cls(
+            rid=generate.rid,
+            place=(generate.priority, order),
+            group=generate.group,
+            tokens=prompt,
+            num_prompt=len(prompt),
+            sampling=generate.sampling,
+            tables=tables,
+            tiles=tiles,
+        )
 
     @property
     def num_computed(self) -> int:
@@ -62,6 +87,19 @@ class Request:
         """Tokens yet to compute. The last one that `max_tokens` allows need not be."""
         longest = self.num_prompt + self.sampling.max_tokens - 1
         return min(self.num_known, longest) - self.tables.num_tokens
+
+    def shareable(self, other: Request) -> int:
+        """How many tokens a request of the same group, not admitted yet, can share.
+
+        At least one is left for it to compute: its logits give the first token.
+        """
+        return self.tables.shareable(min(self.num_prompt, len(other.tokens) - 1))
+
+    def news(self, scored: Scored) -> list[TokenLogprobs]:
+        """What of the prompt's log-probabilities was not told yet: after a preemption they recur."""
+        news = scored.logprobs[max(0, self.num_scored + 1 - scored.start) :]
+        self.num_scored += len(news)
+        return news
 
     def tiles_in(self, start: int, end: int, tile_tokens: int) -> Sequence[PromptTile]:
         """The tiles of `tile_tokens` patches that overlap the positions [start, end)."""

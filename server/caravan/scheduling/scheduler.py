@@ -2,8 +2,9 @@
 
 There is no prefill and no decode phase: oldest first, each running request's computed count catches
 up with its token count inside one token budget per step. Then waiting requests are admitted, oldest
-first, while there are seats, budget, and pages for all their tokens. Both queues are in order of
-arrival, so the running requests are always older than the waiting ones:
+first, while there are seats, budget, and pages for all their tokens. "Older" is what the client gave
+precedence by its priority, and among equals what came first. Without priorities the running
+requests are always older than the waiting ones:
 
     oldest  running  youngest  <-- admit   preempt -->  oldest  waiting  youngest
 
@@ -16,6 +17,10 @@ pages are free at once, and it starts over later with all its tokens. There are 
 when chunked pages come back right after this step, the request waits for them; and the youngest
 waits with its pages until older requests finish or take them. So the oldest request is never
 stopped, and every request ends.
+
+Requests of one group have the same prompt. One that is admitted while another of them runs begins
+with the whole blocks of the prompt that are computed, or are planned in the same step: it shares
+their pages, and computes the few tokens behind them.
 
 Pictures have a budget of their own, in tiles: a request's tokens are planned up to the first tile
 that is neither kept nor fits the step, and nobody is admitted behind it. `scheduling.tile_cache`
@@ -69,7 +74,8 @@ class Scheduler:
         self._tile_slots = tile_slots or TileSlots(num_slots=0, tile_tokens=1)
         self._tile_cache = TileCache(self._tile_slots.num_slots)
         self._images: dict[int, tuple[Image, int]] = {}  # by id, with the Generates yet to come
-        self._running: dict[int, Request] = {}  # by rid, oldest first; exactly these are admitted
+        self._arrivals = 0
+        self._running: OrderedDict[int, Request] = OrderedDict()  # by rid, oldest first; exactly these are admitted
         self._waiting: OrderedDict[int, Request] = OrderedDict()  # by rid, oldest first
         self._released: list[int] = []  # rids that the next plan tells the worker to forget
         self._steps = 0
@@ -99,7 +105,9 @@ class Scheduler:
         longest = len(generate.prompt) + generate.sampling.max_tokens
         assert self._layout.pages_needed(longest) <= self._pool.num_pages, (rid, longest)
         tables = PageTables(self._layout, self._pool)
-        self._waiting[rid] = Request.arrived(generate, tables, self._take_images(generate))
+        request = Request.arrived(generate, self._arrivals, tables, self._take_images(generate))
+        self._arrivals += 1
+        _insert(self._waiting, request)
 
     def abort(self, rid: int) -> None:
         """Forgets a request, if there is one of this id; its pages are free at once."""
@@ -141,15 +149,24 @@ class Scheduler:
     def update(self, plan: StepPlan, result: StepResult) -> list[Delta]:
         """Takes the drawn tokens of a plan; ends the requests that are done.
 
-        Tokens of requests that ended, left or were preempted since the plan was made are ignored.
+        Results of requests that ended, left or were preempted since the plan was made are ignored.
         """
         sampling = [segment.rid for segment in plan.segments if segment.samples]
         assert [sampled.rid for sampled in result.sampled] == sampling, (plan, result)
-        return [
-            self._append(sampled)
-            for sampled in result.sampled
-            if (request := self._running.get(sampled.rid)) and request.first_step <= plan.step
-        ]
+        deltas = []
+        for scored in result.scored:
+            request = self._wanted(scored.rid, plan)
+            if request and (news := request.news(scored)):
+                deltas.append(Delta(scored.rid, [], prompt_logprobs=news))
+        for sampled in result.sampled:
+            if request := self._wanted(sampled.rid, plan):
+                deltas.append(self._append(request, sampled))
+        return deltas
+
+    def _wanted(self, rid: int, plan: StepPlan) -> Request | None:
+        """The request whose results in a plan count, if it still does."""
+        request = self._running.get(rid)
+        return request if request and request.first_step <= plan.step else None
 
     def stats(self) -> Stats:
         """Requests and pages now; counters since the start."""
@@ -194,8 +211,7 @@ class Scheduler:
                 return
             self._release(rid)
             youngest.num_drawn = 0  # drawn again, from the same seed
-            self._waiting[rid] = youngest
-            self._waiting.move_to_end(rid, last=False)
+            _insert(self._waiting, youngest)
             self._preemptions += 1
 
     def _admit_waiting(self, draft: StepDraft) -> None:
@@ -203,32 +219,60 @@ class Scheduler:
         while self._waiting and draft.budget and not draft.lacks_tiles:
             if len(self._running) == self._config.max_num_seqs:
                 return
-            rid, request = next(iter(self._waiting.items()))
-            if not self._fits(request):
+            request = next(iter(self._waiting.values()))
+            relative, shared = self._relative(request)
+            if not self._fits(request, shared):
                 return
-            self._running[rid] = self._waiting.pop(rid)
+            _insert(self._running, self._waiting.pop(request.rid))
             request.first_step = self._steps
+            request.num_shared = shared
+            if relative:
+                request.tables.adopt(relative.tables, shared)
             draft.admitted.append(request.admission())
             draft.advance(request)
 
-    def _fits(self, request: Request) -> bool:
-        """Whether there are pages for a waiting request's tokens, the next one, and headroom."""
+    def _relative(self, request: Request) -> tuple[Request | None, int]:
+        """The running request of the same group that shares the most tokens, and how many."""
+        if request.group is None:
+            return None, 0
+        relatives = [other for other in self._running.values() if other.group == request.group]
+        shareable = [other.shareable(request) for other in relatives]
+        most = max(shareable, default=0)
+        return (relatives[shareable.index(most)], most) if most else (None, 0)
+
+    def _fits(self, request: Request, shared: int) -> bool:
+        """Whether there are pages for a waiting request's tokens, the next one, and headroom.
+
+        `shared` of the tokens have pages.
+        """
         layout = self._layout
-        needed = layout.pages_needed(len(request.tokens) + 1)
+        needed = layout.pages_needed(len(request.tokens) + 1) - sum(layout.pages_kept(shared))
         headroom = len(self._running) * HEADROOM_BLOCKS * layout.block_pages
         return needed + headroom <= self._pool.num_free
 
-    def _append(self, sampled: Sampled) -> Delta:
+    def _append(self, request: Request, sampled: Sampled) -> Delta:
         """Appends a drawn token to its request, which ends here if the token is its last."""
-        request = self._running[sampled.rid]
         assert request.num_drawn > 0, (request, sampled)
         finish = request.append(sampled.token)
         if finish:
             self._release(request.rid)
         logprobs = None if sampled.logprobs is None else [sampled.logprobs]
-        return Delta(request.rid, [sampled.token], logprobs, finish)
+        return Delta(request.rid, [sampled.token], logprobs, finish, request.num_shared)
 
     def _release(self, rid: int) -> None:
         """Takes a request out of the running ones: its pages are free, the worker forgets it."""
         self._running.pop(rid).tables.clear()
         self._released.append(rid)
+
+
+def _insert(queue: OrderedDict[int, Request], request: Request) -> None:
+    """Puts a request in its place; nearly always that is one of the ends."""
+    first, last = (next(iter(queue.values()), None), next(reversed(queue.values()), None))
+    queue[request.rid] = request
+    if not first or not last or last.place < request.place:
+        return
+    if request.place < first.place:
+        queue.move_to_end(request.rid, last=False)
+        return
+    for other in sorted(queue.values(), key=lambda other: other.place):
+        queue.move_to_end(other.rid)

@@ -1,8 +1,8 @@
 """A worker without a model: it keeps page tables from plans and tokens in place of keys and values.
 
 Each token is written to its slot of each page, and a segment is computed from what is read back
-there, over all positions that attention would read. A page that is shared, lost or freed too early
-shows as another request's token. Where a prompt shows a tile, what the tile's slot holds is written
+there, over all positions that attention would read. A page that is lost, freed too early or shared
+by requests with nothing in common shows as another request's token. Where a prompt shows a tile, what the tile's slot holds is written
 instead, so a wrong slot shows as another picture. Nothing here comes from `caravan.scheduling`.
 """
 
@@ -17,7 +17,7 @@ from caravan.messages import Admission, Sampled, Segment, StepPlan, StepResult
 VOCABULARY = 100
 TILE_TOKENS = 2
 
-Cell = tuple[int, int, int]  # rid, position, token
+Cell = tuple[int, int, int]  # the writer's rid, or of a prompt its family's; position, token
 
 
 def next_token(layout: KVLayout, tokens: list[int]) -> int:
@@ -37,6 +37,7 @@ class WorkerRequest:
     """What the worker keeps of one request."""
 
     tokens: list[int]
+    num_prompt: int
     num_computed: int = 0
     full_table: list[int] = field(default_factory=list)
     chunked_table: list[int] = field(default_factory=list)
@@ -48,6 +49,7 @@ class SimulatedWorker:
     def __init__(self, layout: KVLayout, num_pages: int) -> None:
         self.layout = layout
         self.requests: dict[int, WorkerRequest] = {}
+        self.families: dict[int, int] = {}  # rid: a number of those with its prompt
         self.num_steps = 0
         self.tile_slots: dict[int, bytes] = {}
         self._arena: list[list[Cell | None]] = [[None] * layout.block_len for _ in range(num_pages)]
@@ -85,13 +87,17 @@ class SimulatedWorker:
     def _admit(self, admission: Admission) -> None:
         assert admission.rid not in self.requests
         assert 0 < admission.num_prompt <= len(admission.tokens)
-        self.requests[admission.rid] = WorkerRequest(list(admission.tokens))
+        request = WorkerRequest(list(admission.tokens), admission.num_prompt)
+        self.requests[admission.rid] = request
 
     def _write(self, segment: Segment) -> tuple[list[int], list[int]]:
         """Extends the request's tables and fills the segment's slots; the tables it uses."""
         layout, request = self.layout, self.requests[segment.rid]
         start, end = segment.start, segment.start + segment.length
         chunk = start // layout.chunk_len * layout.chunk_len
+        if request.num_computed == 0:  # a family's request begins behind what it shares
+            assert start == 0 or (segment.rid in self.families and start <= request.num_prompt)
+            request.num_computed = start
         assert start == request.num_computed < end <= len(request.tokens), segment
         assert (end - 1) // layout.chunk_len == start // layout.chunk_len, segment
         if start == chunk:
@@ -112,7 +118,8 @@ class SimulatedWorker:
             assert tile.start < end, segment
             assert start < tile.start + TILE_TOKENS, segment
         for position in range(start, end):
-            cell = (segment.rid, position, shown.get(position, request.tokens[position]))
+            owner = self._owner(segment.rid, position)
+            cell = (owner, position, shown.get(position, request.tokens[position]))
             full = self._pages(request.full_table, layout.full_slices, position)
             chunked = self._pages(request.chunked_table, layout.chunked_slices, position - chunk)
             for page, slot in full + chunked:
@@ -132,9 +139,13 @@ class SimulatedWorker:
             for page, slot in slots:
                 cell = self._arena[page][slot]
                 assert cell is not None, (rid, position, page)
-                assert cell[:2] == (rid, position), (rid, position, page, cell)
+                assert cell[:2] == (self._owner(rid, position), position), (rid, page, cell)
                 tokens[position] = cell[2]
         return tokens
+
+    def _owner(self, rid: int, position: int) -> int:
+        in_prompt = position < self.requests[rid].num_prompt
+        return self.families.get(rid, rid) if in_prompt else rid
 
     def _pages(self, table: list[int], slices: int, position: int) -> list[tuple[int, int]]:
         """(page, slot) of a position in every slice of a table."""

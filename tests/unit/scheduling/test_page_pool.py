@@ -49,3 +49,22 @@ def test_the_invariant_finds_lost_shared_and_foreign_pages(tables: list[int]) ->
     pool.check_invariants([1, 0])
     with pytest.raises(AssertionError):
         pool.check_invariants(tables)
+
+
+def test_a_shared_page_is_free_when_its_last_owner_gives_it_back() -> None:
+    pool = PagePool(3)
+    pages = pool.allocate(2)
+    pool.share(pages[:1])
+    pool.share(pages[:1])
+    pool.check_invariants([*pages, pages[0], pages[0]])
+    pool.free(pages)
+    pool.free(pages[:1])
+    assert (pool.num_free, pool.num_owned) == (2, 1)
+    pool.free(pages[:1])
+    pool.check_invariants([])
+
+
+def test_only_owned_pages_are_shared() -> None:
+    pool = PagePool(3)
+    with pytest.raises(AssertionError):
+        pool.share([1])

@@ -14,7 +14,7 @@ LAYOUT = KVLayout(
 
 
 def arrived(generate: Generate) -> Request:
-    return Request.arrived(generate, PageTables(LAYOUT, PagePool(10)))
+    return Request.arrived(generate, 0, PageTables(LAYOUT, PagePool(10)))
 
 
 @pytest.mark.parametrize(

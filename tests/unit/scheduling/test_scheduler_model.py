@@ -66,6 +66,7 @@ class Traffic:
         self.scheduler = Scheduler(self.layout, self.num_pages, self.config, slots)
         self.images: dict[int, Image] = {}
         self.worker = SimulatedWorker(self.layout, self.num_pages)
+        self.has_priorities = rng.random() < 0.3
         self.lag = rng.choice([0, 0, 1])  # plans made before the first one's update
         self.in_flight: deque[tuple[StepPlan, StepResult]] = deque()
         self.arrived: dict[int, Generate] = {}
@@ -73,29 +74,40 @@ class Traffic:
         self.output: dict[int, list[int]] = {}
         self.finished: dict[int, str] = {}
         self.computed_tokens = 0
+        self.shared_tokens = 0
 
     def arrive(self) -> None:
-        rid = 1000 - len(self.arrived)  # falling: the order is not that of the ids
+        """One request, or a family of several with the same prompt."""
         total = self.random.randint(2, self.longest)
         num_prompt = self.random.randint(1, max(1, int((total - 1) * self.prompt_share)))
-        generate = Generate(
-            rid,
-            [self.random.randrange(VOCABULARY) for _ in range(num_prompt)],
-            Sampling(
-                max_tokens=total - num_prompt,
-                stop_token_ids=tuple(
-                    self.random.sample(range(VOCABULARY), self.random.choice([0, 0, 2]))
+        prompt = [self.random.randrange(VOCABULARY) for _ in range(num_prompt)]
+        size = self.random.choice([1, 1, 1, 2, 5])
+        priority = self.random.choice([0, 1, 2]) if self.has_priorities else 0
+        images = self._show_images(num_prompt, size)
+        for image_id in {placed.image_id for placed in images}:
+            self.scheduler.add_image(self.images[image_id])
+        family = 1000 - len(self.arrived)
+        for rid in range(family, family - size, -1):  # falling: the order is not that of the ids
+            generate = Generate(
+                rid,
+                prompt,
+                Sampling(
+                    max_tokens=self.random.randint(1, total - num_prompt),
+                    stop_token_ids=tuple(
+                        self.random.sample(range(VOCABULARY), self.random.choice([0, 0, 2]))
+                    ),
                 ),
-            ),
-            self._show_images(num_prompt),
-        )
-        self.arrived[rid] = generate
-        self.output[rid] = []
-        for placed in {placed.image_id: placed for placed in generate.images}.values():
-            self.scheduler.add_image(self.images[placed.image_id])
-        self.scheduler.add(generate)
+                images,
+                group=family if size > 1 else None,
+                priority=priority,
+            )
+            if size > 1:
+                self.worker.families[rid] = -family
+            self.arrived[rid] = generate
+            self.output[rid] = []
+            self.scheduler.add(generate)
 
-    def _show_images(self, num_prompt: int) -> list[PlacedImage]:
+    def _show_images(self, num_prompt: int, num_requests: int) -> list[PlacedImage]:
         """Pictures of one or two tiles from a few that all requests share, at random places."""
         placed, at = [], 0
         while self.random.random() < 0.8:
@@ -107,7 +119,7 @@ class Traffic:
                 break
             image_id = len(self.images)
             tiles = [bytes([name, i]) for i in range(len(starts))]
-            self.images[image_id] = Image(image_id, bytes([name]), tiles, num_requests=1)
+            self.images[image_id] = Image(image_id, bytes([name]), tiles, num_requests)
             placed.append(PlacedImage(image_id, starts))
         return placed
 
@@ -136,6 +148,7 @@ class Traffic:
     def _update(self, plan: StepPlan, result: StepResult) -> None:
         drawn = {sampled.rid: sampled.token for sampled in result.sampled}
         deltas = self.scheduler.update(plan, result)
+        self.shared_tokens += sum(delta.cached_tokens for delta in deltas)
         assert len({delta.rid for delta in deltas}) == len(deltas)
         for delta in deltas:
             assert delta.rid not in self.aborted
@@ -158,10 +171,13 @@ class Traffic:
         ended = self.aborted | set(self.finished)
         alive = [rid for rid in self.arrived if rid not in ended]
         running = [rid for rid in alive if rid in self.worker.requests]
-        assert running == alive[: len(running)], "a younger request runs, an older one waits"
+        if not self.has_priorities:
+            assert running == alive[: len(running)], "a younger request runs, an older one waits"
 
     def _check_order(self, plan: StepPlan, known_before: set[int]) -> None:
         """Only the youngest running request may miss several tokens: so those that decode lead."""
+        if self.has_priorities:
+            return
         by_age = [rid for rid in self.arrived if rid in known_before and rid not in plan.released]
         for rid in by_age[:-1]:
             request = self.worker.requests[rid]
@@ -209,5 +225,6 @@ def test_random_traffic_is_served_exactly(first_seed: int) -> None:
     runs = [run_traffic(seed) for seed in range(first_seed, first_seed + 20)]
     assert sum(run.scheduler.stats().preemptions for run in runs) > 3
     assert sum(len(run.aborted) for run in runs) > 20
+    assert sum(run.shared_tokens for run in runs) > 500
     assert sum(run.scheduler.stats().encoded_tiles for run in runs) > 50
     assert sum(run.scheduler.stats().reused_tiles for run in runs) > 20
