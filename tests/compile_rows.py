@@ -59,6 +59,8 @@ def compile_changes(rows: int, entries: int) -> None:
     logits, counts = meta(rows, VOCAB), meta(rows, VOCAB, dtype=torch.int32)
     row, ids = meta(entries, dtype=torch.int64), meta(entries, dtype=torch.int64)
     sampling.apply_bias(logits, row, ids, meta(entries))
+    words = meta(rows, -(-VOCAB // 32), dtype=torch.int32)
+    sampling.apply_masks(logits, meta(rows, dtype=torch.int64), words)
     per_row = meta(rows, dtype=torch.int64)
     sampling.apply_penalties(logits, per_row, counts, meta(rows), meta(rows), meta(rows))
     sampling.count_tokens(counts, per_row, per_row)

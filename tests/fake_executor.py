@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from caravan.kv_layout import KVLayout
-from caravan.messages import Sampled, StepPlan, StepResult
+from caravan.messages import Sampled, StepPlan, StepResult, TokenMasks
 from caravan.tiles import TileSlots
 
 LAYOUT = KVLayout(
@@ -39,9 +39,11 @@ class FakeExecutor:
     def __init__(self, before_run: Callable[[StepPlan], None] | None = None) -> None:
         self._before_run = before_run
         self.plans: list[StepPlan] = []
+        self.masks: list[TokenMasks | None] = []  # of each plan
 
-    def launch(self, plan: StepPlan) -> Drawn:
+    def launch(self, plan: StepPlan, masks: Callable[[], TokenMasks] | None = None) -> Drawn:
         if self._before_run:
             self._before_run(plan)
         self.plans.append(plan)
+        self.masks.append(masks() if masks else None)
         return Drawn(plan)

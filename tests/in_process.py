@@ -21,6 +21,8 @@ class Completion:
 
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    cached_tokens: int = 0
     finish: str | None = None
 
 
@@ -79,17 +81,19 @@ def complete(
 
 
 def complete_all(engine: Engine, submissions: Sequence[Submission]) -> list[Completion]:
-    """The same for prompts that may show pictures."""
+    """The same for prompts that may show pictures, or be the prompt of an earlier one."""
     completions: dict[int, Completion] = {}
-    for prompt, sampling, images in submissions:
+    rids = [next(_ids) for _ in submissions]
+    for rid, submission in zip(rids, submissions, strict=True):
+        prompt, sampling, images, prompt_of, *_ = submission
         placed = []
         for image, tile_starts in images:
             image_id = next(_ids)
             engine.add_image(Image(image_id, image.key, list(image.tiles), num_requests=1))
             placed.append(PlacedImage(image_id, tile_starts))
-        rid = next(_ids)
         completions[rid] = Completion()
-        engine.add(Generate(rid, prompt, sampling, placed))
+        group = rid if prompt_of is None else rids[prompt_of]
+        engine.add(Generate(rid, prompt, sampling, placed, group=group))
     while engine.has_work:
         output = engine.step()
         for delta in output.deltas if output else []:
@@ -97,6 +101,8 @@ def complete_all(engine: Engine, submissions: Sequence[Submission]) -> list[Comp
             assert completion.finish is None, delta
             completion.tokens += delta.tokens
             completion.logprobs += delta.logprobs or []
+            completion.prompt_logprobs += delta.prompt_logprobs or []
+            completion.cached_tokens = max(completion.cached_tokens, delta.cached_tokens)
             completion.finish = delta.finish
     stats = engine.stats
     assert (stats.running, stats.waiting, stats.pages_owned) == (0, 0, 0), stats

@@ -1,7 +1,8 @@
-"""From logits to tokens: bias, penalties, filters, the draw, and log-probabilities.
+"""From logits to tokens: masks, bias, penalties, filters, the draw, and log-probabilities.
 
 For one row of logits l [V] with temperature T, in this order:
 
+    apply_masks       l[id]  = -inf                   where the bit of id is 0
     apply_bias        l[id] += value                  -inf forbids a token
     apply_penalties   l[id]  = l[id] / r  if l[id] > 0 else l[id] * r;  l[id] -= f * c + q * (c > 0)
     temperature       w[id]  = exp((l[id] - max l) / T)             T = 0: the token is argmax l
@@ -55,6 +56,20 @@ def sample(
 
         return gpu.sample(*rows, filtered=filtered)
     return cpu.sample(*rows)
+
+
+def apply_masks(logits_SV: Tensor, row_R: Tensor, words_RW: Tensor) -> None:
+    """logits[row] = -inf for the tokens whose bit is 0, in place; no row twice.
+
+    logits fp32 [S, V], row int64 [R], words int32 [R, ceil(V / 32)]: token i is bit i % 32 of word
+    i // 32.
+    """
+    implementation = cpu.apply_masks
+    if devices.on_gpu(logits_SV):
+        from caravan_kernels.gpu import sampling as gpu
+
+        implementation = gpu.apply_masks
+    implementation(logits_SV, row_R, words_RW)
 
 
 def apply_bias(logits_SV: Tensor, row_N: Tensor, id_N: Tensor, value_N: Tensor) -> None:

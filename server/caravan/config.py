@@ -191,6 +191,11 @@ class ApiConfig:
     shutdown_timeout: float = setting(
         30.0, "seconds that open requests get to finish after SIGTERM"
     )
+    ignore_unknown_fields: bool = setting(
+        False,
+        "ignore request fields that this server does not know or obey, and name them in the "
+        "header x-caravan-ignored-fields; otherwise such a request gets 400",
+    )
     ping_interval: float = setting(
         15.0, "seconds between keep-alive comments on a stream without tokens"
     )

@@ -11,6 +11,8 @@
         │   ├── InvalidType                                         invalid_type
         │   ├── InvalidValue                                        invalid_value
         │   ├── ContextLengthExceeded                               context_length_exceeded
+        │   ├── InvalidGrammar                                      invalid_grammar
+        │   ├── GrammarTooComplex                                   grammar_too_complex
         │   └── InvalidImage            a picture that cannot be shown to the model
         │       ├── InvalidImageUrl                                 invalid_image_url
         │       ├── InvalidBase64Image                              invalid_base64_image
@@ -122,6 +124,18 @@ class ContextLengthExceeded(InvalidRequest):
     """Prompt and completion together are longer than the model's context."""
 
     code = "context_length_exceeded"
+
+
+class InvalidGrammar(InvalidRequest):
+    """A schema, a regular expression or a grammar that output cannot be held to."""
+
+    code = "invalid_grammar"
+
+
+class GrammarTooComplex(InvalidRequest):
+    """A grammar that is valid, and cost too much while the output was made."""
+
+    code = "grammar_too_complex"
 
 
 class InvalidImage(InvalidRequest):

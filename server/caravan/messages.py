@@ -202,6 +202,13 @@ class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     tiles: list[TileToEncode] = []
 
 
+class TokenMasks(msgspec.Struct, frozen=True, array_like=True):
+    """Which tokens the next draw of some requests may give."""
+
+    rids: list[int]
+    words: bytes  # int32 [len(rids), ceil(vocabulary / 32)]: token i is bit i % 32 of word i // 32
+
+
 class Sampled(msgspec.Struct, frozen=True, array_like=True):
     """The token drawn for one segment that `samples`."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from caravan.engine.handle import Generation, Submission
@@ -13,7 +13,7 @@ from caravan.messages import Delta, FinishReason, Progress, Ready, Sampling, Sta
 EOT = 256 + 5  # see conftest.tokenizer
 HANG = 3600.0  # a step that never ends
 
-# A float: seconds to wait. An exception: raised. A delta: given.
+# A float: seconds to wait. An exception: what `take` raises. A delta: given.
 Step = Delta | float | Exception
 Script = Callable[[int, Sampling], Sequence[Step]]
 
@@ -41,28 +41,49 @@ def scored(steps: Sequence[Step], top: list[tuple[int, float]] | None = None) ->
 
 
 class FakeGeneration:
-    """Plays its steps until it is closed."""
+    """Plays its steps, from the moment that it is watched until it is closed."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = steps
+        self._deltas: list[Delta] = []
+        self._error: Exception | None = None
+        self._player: asyncio.Task[None] | None = None
         self.closed = False
-        self.finished = False
+        self.finished = False  # all of it was taken
 
-    async def __aiter__(self) -> AsyncIterator[Delta]:
-        for step in self._steps:
-            if isinstance(step, Exception):
-                raise step
-            if isinstance(step, float):
-                await asyncio.sleep(step)
-                continue
-            await asyncio.sleep(0)
-            if self.closed:
-                return
-            self.finished = step.finish is not None
-            yield step
+    def watch(self, news: Callable[[], None]) -> None:
+        self._player = asyncio.get_running_loop().create_task(self._play(news))
+
+    def take(self) -> list[Delta]:
+        deltas, self._deltas = self._deltas, []
+        self.finished = bool(deltas and deltas[-1].finish)
+        if not deltas and self._error is not None:
+            raise self._error
+        return deltas
 
     def close(self) -> None:
         self.closed = True
+        self._deltas.clear()
+
+    async def _play(self, news: Callable[[], None]) -> None:
+        for step in self._steps:
+            if self.closed:
+                return
+            if isinstance(step, float):
+                await self._pause(step)
+                continue
+            if isinstance(step, Exception):
+                self._error = step
+            else:
+                self._deltas.append(step)
+            news()
+            await asyncio.sleep(0)
+
+    async def _pause(self, seconds: float) -> None:
+        """So much time, or less if nobody waits any more: a task must not outlive its test."""
+        end = asyncio.get_running_loop().time() + seconds
+        while not self.closed and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(min(0.001, seconds))
 
 
 @dataclass
@@ -95,7 +116,7 @@ class FakeEngine:
         if self.refusal is not None:
             raise self.refusal
         self.submits.append(list(requests))
-        new = [FakeGeneration(self.script(i, s)) for i, (_, s, _) in enumerate(requests)]
+        new = [FakeGeneration(self.script(i, r.sampling)) for i, r in enumerate(requests)]
         self.generations += new
         return [*new]
 

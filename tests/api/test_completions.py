@@ -29,7 +29,7 @@ def test_forms_of_prompt(
 ) -> None:
     engine.script = lambda index, sampling: say(f"answer {index}")
     answer = client.completions.create(model=MODEL, prompt=prompt)
-    assert [tokens for tokens, _, _ in engine.submits[0]] == submitted
+    assert [each.prompt for each in engine.submits[0]] == submitted
     assert len(engine.submits) == 1
     assert answer.id.startswith("cmpl-")
     assert answer.object == "text_completion"
@@ -44,8 +44,8 @@ def test_forms_of_prompt(
 def test_choices_of_a_prompt_stand_together(client: openai.OpenAI, engine: FakeEngine) -> None:
     engine.script = lambda index, sampling: say(str(index))
     answer = client.completions.create(model=MODEL, prompt=["a", "b"], n=3, seed=7)
-    assert [tokens[1] for tokens, _, _ in engine.submits[0]] == [97, 97, 97, 98, 98, 98]
-    assert [sampling.seed for _, sampling, _ in engine.submits[0]] == [7, 8, 9, 7, 8, 9]
+    assert [each.prompt[1] for each in engine.submits[0]] == [97, 97, 97, 98, 98, 98]
+    assert [each.sampling.seed for each in engine.submits[0]] == [7, 8, 9, 7, 8, 9]
     assert [choice.text for choice in answer.choices] == ["0", "1", "2", "3", "4", "5"]
     assert answer.usage is not None
     assert answer.usage.prompt_tokens == 4  # each prompt once
@@ -57,7 +57,7 @@ def test_sixteen_tokens_unless_asked_for_more(client: openai.OpenAI, engine: Fak
     client.completions.create(model=MODEL, prompt="a", max_tokens=100)
     assert engine.sampling.max_tokens == 100
     client.completions.create(model=MODEL, prompt=[[1] * 195, [1]])
-    assert [sampling.max_tokens for _, sampling, _ in engine.submits[-1]] == [5, 16]
+    assert [each.sampling.max_tokens for each in engine.submits[-1]] == [5, 16]
 
 
 def test_stream(client: openai.OpenAI, engine: FakeEngine) -> None:

@@ -114,7 +114,8 @@ async def test_pictures_and_texts_in_any_order(
         user(text("d"), shown("https://a/tall.png")),
     ]
     answer = await ask(http, *messages)
-    ((prompt, _, pictures),) = engine.submits[0]
+    (submission,) = engine.submits[0]
+    prompt, pictures = submission.prompt, submission.images
     head = "<|header_start|>{}<|header_end|>\n\n"
     assert spelled(tokenizer, prompt) == (
         f"<|begin_of_text|>{head.format('user')}{ONE}a{WIDE}b<|eot|>"
@@ -213,7 +214,7 @@ async def test_only_users_show_pictures(http: httpx.AsyncClient, role: str) -> N
         ({"type": "image_url"}, "missing_required_parameter", "image_url"),
         ({"type": "image_url", "image_url": "x"}, "invalid_type", "image_url"),
         (shown(""), "invalid_value", "image_url.url"),
-        (shown("http://a/", detail="original"), "invalid_value", "image_url.detail"),
+        (shown("http://a/", detail="best"), "invalid_value", "image_url.detail"),
         (shown("http://a/", foo="x"), "unknown_parameter", "image_url.foo"),
         ({**shown("http://a/"), "text": "x"}, "invalid_value", "text"),
         ({**text("x"), "image_url": {"url": "http://a/"}}, "invalid_value", "image_url"),

@@ -76,7 +76,7 @@ async def test_ignore_eos_keeps_the_clients_own(
 
 async def test_seeds_go_up_and_wrap(http: httpx.AsyncClient, engine: FakeEngine) -> None:
     await sampling_of(http, engine, n=3, seed=2**63 - 2)
-    seeds = [sampling.seed for _, sampling, _ in engine.submits[0]]
+    seeds = [each.sampling.seed for each in engine.submits[0]]
     assert seeds == [2**63 - 2, 2**63 - 1, -(2**63)]
 
 
@@ -85,7 +85,7 @@ async def test_without_a_seed_every_choice_has_its_own(
 ) -> None:
     await sampling_of(http, engine, n=64)
     await sampling_of(http, engine, n=64)
-    seeds = [sampling.seed for submit in engine.submits for _, sampling, _ in submit]
+    seeds = [each.sampling.seed for submit in engine.submits for each in submit]
     assert len(set(seeds)) == 128
     assert all(-(2**63) <= seed < 2**63 for seed in seeds)
     assert min(seeds) < 0 < max(seeds)

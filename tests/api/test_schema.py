@@ -12,8 +12,11 @@ from api.fake_engine import FakeEngine
 
 USER = {"role": "user", "content": "Hi"}
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+TOOL = {"type": "function", "function": {"name": "f"}}
+STRING_TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "string"}}}
 MISSING, TYPE, VALUE = "missing_required_parameter", "invalid_type", "invalid_value"
 UNKNOWN, UNSUPPORTED = "unknown_parameter", "unsupported_parameter"
+GRAMMAR = "invalid_grammar"
 
 
 async def error_of(http: httpx.AsyncClient, path: str, body: object) -> dict[str, Any]:
@@ -33,7 +36,8 @@ SHARED = [
     ({"n": True}, TYPE, "n", "must be an integer, not a boolean"),
     ({"n": "1"}, TYPE, "n", "must be an integer, not a string"),
     ({"n": 1.0}, TYPE, "n", "must be an integer, not a number"),
-    ({"max_tokens": 0}, VALUE, "max_tokens", "is 0; it must be at least 1"),
+    ({"max_tokens": 0}, VALUE, "max_tokens", "is 0; "),
+    ({"max_tokens": -1}, VALUE, "max_tokens", "is -1; it must be at least 0"),
     ({"max_tokens": 10**300}, VALUE, "max_tokens", "at most 9223372036854775807"),
     ({"min_tokens": -1}, VALUE, "min_tokens", "at least 0"),
     ({"min_tokens": 5, "max_tokens": 4}, VALUE, "min_tokens", "at most `max_tokens`, which is 4"),
@@ -79,13 +83,63 @@ SHARED = [
         UNKNOWN, "stream_options.foo", "not a known field",
     ),
     (
-        {"stream": True, "stream_options": {"include_obfuscation": True}},
-        UNSUPPORTED, "stream_options.include_obfuscation", "send false",
+        {"stream": True, "prompt_logprobs": 1},
+        VALUE, "prompt_logprobs", "only allowed when `stream` is false",
     ),
     ({"model": 5}, TYPE, "model", "must be a string"),
     ({"model": None}, MISSING, "model", "is required"),
-    ({"user": "me"}, UNSUPPORTED, "user", "is not supported by this server"),
-    ({"guided_json": {}}, UNKNOWN, "guided_json", "is not a known field"),
+    ({"user": ""}, VALUE, "user", "has 0 characters; it must have at least 1"),
+    ({"cache_salt": "x" * 513}, VALUE, "cache_salt", "has 513 characters"),
+    ({"priority": -1}, VALUE, "priority", "is -1; it must be at least 0"),
+    ({"priority": 1001}, VALUE, "priority", "at most 1000"),
+    ({"truncate_prompt_tokens": 0}, VALUE, "truncate_prompt_tokens", "at least 1"),
+    ({"prompt_logprobs": 21}, VALUE, "prompt_logprobs", "at most 20"),
+    ({"return_token_ids": 1}, TYPE, "return_token_ids", "must be true or false"),
+    ({"guided_json": {}}, UNSUPPORTED, "guided_json", "send `structured_outputs.json`"),
+    ({"guided_regex": "a"}, UNSUPPORTED, "guided_regex", "send `structured_outputs.regex`"),
+    ({"bad_words": []}, UNSUPPORTED, "bad_words", "is not supported by this server"),
+    ({"chat_template_kwargs": {}}, UNSUPPORTED, "chat_template_kwargs", "has no options"),
+    ({"structured_outputs": {}}, VALUE, "structured_outputs", "has 0 of `json`"),
+    (
+        {"structured_outputs": {"regex": "a", "choice": ["a"]}},
+        VALUE, "structured_outputs", "must have exactly one",
+    ),
+    (
+        {"structured_outputs": {"choice": []}},
+        VALUE, "structured_outputs", "must have exactly one",
+    ),
+    (
+        {"structured_outputs": {"json": "{"}},
+        VALUE, "structured_outputs.json", "not the text of a JSON schema",
+    ),
+    (
+        {"structured_outputs": {"json_object": False}},
+        VALUE, "structured_outputs.json_object", "send true",
+    ),
+    (
+        {"structured_outputs": {"structural_tag": "x"}},
+        UNSUPPORTED, "structured_outputs.structural_tag", "is not supported",
+    ),
+    (
+        {"structured_outputs": {"regex": "("}},
+        GRAMMAR, "structured_outputs.regex", "a group is not closed",
+    ),
+    (
+        {"structured_outputs": {"grammar": "start: nothing"}},
+        GRAMMAR, "structured_outputs.grammar", "a name has no definition",
+    ),
+    (
+        {"structured_outputs": {"json": {"not": {}}}},
+        GRAMMAR, "structured_outputs.json", "`not`",
+    ),
+    (
+        {"structured_outputs": {"choice": ["a"]}, "min_tokens": 2},
+        VALUE, "min_tokens", "contradicts `structured_outputs.choice`",
+    ),
+    (
+        {"structured_outputs": {"choice": ["a"]}, "ignore_eos": True},
+        VALUE, "ignore_eos", "contradicts `structured_outputs.choice`",
+    ),
     ({"x" * 1000: 1}, UNKNOWN, "x" * 61 + "...", "is not a known field"),
 ]  # fmt: skip
 
@@ -146,12 +200,21 @@ CHAT = [
     ),
     (
         {"messages": [{"role": "assistant", "tool_calls": [{**CALL, "type": "custom"}]}]},
-        VALUE, "messages[0].tool_calls[0].type",
+        VALUE, "messages[0].tool_calls[0].function",
     ),
     (
         {"messages": [{"role": "assistant", "tool_calls": [{**CALL, "custom": {}}]}]},
-        UNSUPPORTED, "messages[0].tool_calls[0].custom",
+        MISSING, "messages[0].tool_calls[0].custom.name",
     ),
+    (
+        {"messages": [{"role": "tool", "tool_call_id": "c", "content": "x"}]},
+        VALUE, "messages[0].tool_call_id",
+    ),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "refusal", "refusal": "x"}]}]},
+        VALUE, "messages[0].content[0]",
+    ),
+    ({"messages": [{**USER, "refusal": "x"}]}, VALUE, "messages[0].refusal"),
     (
         {"messages": [{"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f"}}]}]},
         MISSING, "messages[0].tool_calls[0].function.arguments",
@@ -161,10 +224,105 @@ CHAT = [
     ({"logprobs": 1}, TYPE, "logprobs"),
     ({"top_logprobs": 1}, VALUE, "top_logprobs"),
     ({"logprobs": True, "top_logprobs": 21}, VALUE, "top_logprobs"),
-    ({"tools": []}, UNSUPPORTED, "tools"),
-    ({"response_format": {"type": "text"}}, UNSUPPORTED, "response_format"),
+    ({"tools": {}}, TYPE, "tools"),
+    ({"tools": [TOOL] * 129}, VALUE, "tools"),
+    ({"tools": [TOOL, TOOL]}, VALUE, "tools[1].function.name"),
+    ({"tools": [{"type": "function"}]}, MISSING, "tools[0].function"),
+    ({"tools": [{**TOOL, "type": "web_search"}]}, VALUE, "tools[0].type"),
+    ({"tools": [{**TOOL, "custom": {"name": "c"}}]}, VALUE, "tools[0].custom"),
+    ({"tools": [{"type": "function", "function": {}}]}, MISSING, "tools[0].function.name"),
+    (
+        {"tools": [{"type": "function", "function": {"name": "a b"}}]},
+        VALUE, "tools[0].function.name",
+    ),
+    (
+        {"tools": [{"type": "function", "function": {"name": "x" * 65}}]},
+        VALUE, "tools[0].function.name",
+    ),
+    (
+        {"tools": [{"type": "custom", "custom": {"name": "c", "format": {"type": "grammar"}}}]},
+        MISSING, "tools[0].custom.format.grammar",
+    ),
+    ({"tool_choice": "auto"}, VALUE, "tool_choice"),
+    ({"tool_choice": "required"}, VALUE, "tool_choice"),
+    ({"tools": [TOOL], "tool_choice": "any"}, VALUE, "tool_choice"),
+    ({"tools": [TOOL], "tool_choice": 5}, TYPE, "tool_choice"),
+    ({"tools": [TOOL], "tool_choice": {"type": "auto"}}, VALUE, "tool_choice.type"),
+    ({"tools": [TOOL], "tool_choice": {"type": "function"}}, MISSING, "tool_choice.function"),
+    (
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}},
+        VALUE, "tool_choice",
+    ),
+    (
+        {"tools": [TOOL], "tool_choice": {"type": "custom", "custom": {"name": "f"}}},
+        VALUE, "tool_choice",
+    ),
+    (
+        {
+            "tools": [TOOL],
+            "tool_choice": {
+                "type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []},
+            },
+        },
+        VALUE, "tool_choice.allowed_tools.tools",
+    ),
+    (
+        {"tools": [{"type": "function", "function": {
+            "name": "f", "strict": True, "parameters": {"type": "object", "not": {}},
+        }}]},
+        GRAMMAR, "tools",
+    ),
+    ({"tools": [STRING_TOOL], "tool_choice": "required"}, GRAMMAR, "tools"),
+    ({"tools": [TOOL], "structured_outputs": {"regex": "a"}}, VALUE, "structured_outputs"),
+    (
+        {"response_format": {"type": "json_object"}, "structured_outputs": {"regex": "a"}},
+        VALUE, "structured_outputs",
+    ),
+    ({"response_format": "json_object"}, TYPE, "response_format"),
+    ({"response_format": {"type": "xml"}}, VALUE, "response_format.type"),
+    ({"response_format": {"type": "json_schema"}}, MISSING, "response_format.json_schema"),
+    (
+        {"response_format": {"type": "json_object", "json_schema": {"name": "a"}}},
+        VALUE, "response_format.json_schema",
+    ),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+        MISSING, "response_format.json_schema.name",
+    ),
+    (
+        {"response_format": {
+            "type": "json_schema", "json_schema": {"name": "a", "schema": {"not": {}}},
+        }},
+        GRAMMAR, "response_format.json_schema.schema",
+    ),
+    (
+        {"continue_final_message": True, "add_generation_prompt": True},
+        VALUE, "continue_final_message",
+    ),
+    (
+        {"continue_final_message": True, "messages": [
+            USER, {"role": "assistant", "tool_calls": [CALL]},
+        ]},
+        VALUE, "continue_final_message",
+    ),
+    ({"service_tier": "gold"}, VALUE, "service_tier"),
+    ({"prompt_cache_key": ""}, VALUE, "prompt_cache_key"),
+    ({"prompt_cache_retention": "24h"}, UNSUPPORTED, "prompt_cache_retention"),
+    ({"prompt_cache_options": {}}, UNSUPPORTED, "prompt_cache_options"),
+    ({"modalities": ["audio"]}, UNSUPPORTED, "modalities"),
+    ({"audio": {}}, UNSUPPORTED, "audio"),
+    ({"reasoning_effort": "high"}, UNSUPPORTED, "reasoning_effort"),
+    ({"verbosity": "low"}, UNSUPPORTED, "verbosity"),
+    ({"store": True}, UNSUPPORTED, "store"),
+    ({"metadata": {}}, UNSUPPORTED, "metadata"),
+    ({"prediction": {"type": "content", "content": "x"}}, UNSUPPORTED, "prediction"),
+    ({"functions": []}, UNSUPPORTED, "functions"),
+    ({"function_call": "auto"}, UNSUPPORTED, "function_call"),
+    ({"web_search_options": {}}, UNSUPPORTED, "web_search_options"),
+    ({"moderation": {}}, UNSUPPORTED, "moderation"),
+    ({"safety_identifier": ""}, VALUE, "safety_identifier"),
     ({"prompt": "x"}, UNKNOWN, "prompt"),
-    ({"echo": True}, UNKNOWN, "echo"),
+    ({"echo": True}, UNSUPPORTED, "echo"),
 ]  # fmt: skip
 
 
@@ -197,9 +355,13 @@ COMPLETIONS = [
     ({"prompt": ["a"] * 2, "n": 65}, VALUE, "prompt"),
     ({"logprobs": 6}, VALUE, "logprobs"),
     ({"logprobs": True}, TYPE, "logprobs"),
-    ({"echo": False}, UNSUPPORTED, "echo"),
     ({"suffix": "x"}, UNSUPPORTED, "suffix"),
-    ({"best_of": 1}, UNSUPPORTED, "best_of"),
+    ({"best_of": 0}, VALUE, "best_of"),
+    ({"best_of": 129}, VALUE, "best_of"),
+    ({"best_of": 2, "n": 3}, VALUE, "best_of"),
+    ({"best_of": 3, "n": 2, "stream": True}, VALUE, "best_of"),
+    ({"best_of": 65, "prompt": ["a", "b"]}, VALUE, "prompt"),
+    ({"response_format": {"type": "text"}}, UNSUPPORTED, "response_format"),
     ({"messages": [USER]}, UNKNOWN, "messages"),
     ({"max_completion_tokens": 5}, UNKNOWN, "max_completion_tokens"),
 ]

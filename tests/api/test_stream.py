@@ -181,12 +181,3 @@ async def test_a_bug_on_the_way_is_an_opaque_event(
     assert done == "[DONE]"
     assert "secret" in caplog.text
     assert engine.all_closed
-
-
-async def test_a_generation_without_an_end_is_an_error(
-    http: httpx.AsyncClient, engine: FakeEngine
-) -> None:
-    engine.script = lambda index, sampling: [*say("abc")[:2], 0.001]
-    *_, error, done = await events(http, PROMPT)
-    assert error["error"]["code"] == "internal_error"
-    assert done == "[DONE]"

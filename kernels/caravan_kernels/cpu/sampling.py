@@ -94,6 +94,13 @@ def uniform(seed_S: Tensor, index_S: Tensor) -> Tensor:
     return _shift_right(bits_S, 11).double() * 2.0**-53
 
 
+def apply_masks(logits_SV: Tensor, row_R: Tensor, words_RW: Tensor) -> None:
+    """See `caravan_kernels.sampling.apply_masks`."""
+    bits_R32 = words_RW[:, :, None] >> torch.arange(32, dtype=torch.int32) & 1
+    allowed_RV = bits_R32.view(len(row_R), -1)[:, : logits_SV.shape[1]] != 0
+    logits_SV[row_R] = logits_SV[row_R].where(allowed_RV, -math.inf)
+
+
 def apply_bias(logits_SV: Tensor, row_N: Tensor, id_N: Tensor, value_N: Tensor) -> None:
     """See `caravan_kernels.sampling.apply_bias`."""
     logits_SV.index_put_((row_N, id_N), value_N, accumulate=True)

@@ -40,6 +40,7 @@ from caravan_kernels.gpu.tile_statistics import (
 from caravan_kernels.gpu.tuning import launch_parameters
 
 _BLOCK = 128  # entries of a sparse change per program
+_MASK_WORDS = 32  # words of a mask per program: 1024 tokens
 
 
 def sample(
@@ -146,6 +147,40 @@ def _launch_draw(
         TILE=TILE,
         GROUP=GROUP,
         **launch_parameters("draw"),
+    )
+
+
+@triton.jit
+def _apply_masks(
+    logits_ptr, row_ptr, words_ptr, logits_stride, words_stride, vocab_size, WORDS: tl.constexpr
+):
+    entry = tl.program_id(1).to(tl.int64)
+    row = tl.load(row_ptr + entry)
+    word = tl.program_id(0) * WORDS + tl.arange(0, WORDS)
+    bits = tl.load(words_ptr + entry * words_stride + word, mask=word * 32 < vocab_size, other=0)
+    bit = tl.arange(0, 32)
+    forbidden = ((bits[:, None] >> bit[None, :]) & 1) == 0
+    token = word[:, None] * 32 + bit[None, :]
+    places = logits_ptr + row * logits_stride + token
+    tl.store(places, float("-inf"), mask=forbidden & (token < vocab_size))
+
+
+def apply_masks(logits_SV: Tensor, row_R: Tensor, words_RW: Tensor) -> None:
+    """logits[row] = -inf where the token's bit is 0, in place; no row twice.
+
+    logits fp32 [S, V], row int64 [R], words int32 [R, W], W * 32 at least V. Reads R * V / 8 bytes,
+    writes the forbidden logits: R * V * 4 bytes where a grammar allows few tokens.
+    """
+    vocab_size = logits_SV.shape[1]
+    grid = (triton.cdiv(vocab_size, 32 * _MASK_WORDS), len(row_R))
+    _apply_masks[grid](
+        logits_SV,
+        row_R,
+        words_RW,
+        logits_SV.stride(0),
+        words_RW.stride(0),
+        vocab_size,
+        WORDS=_MASK_WORDS,
     )
 
 

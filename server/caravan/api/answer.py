@@ -7,33 +7,29 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
-from caravan.api.choices import Choice, Choices, Piece
+from caravan.api.choices import AskedPrompt, Choice, Choices, Piece
 
 Json = dict[str, Any]
 
 
-class PromptSize(NamedTuple):
-    """Tokens of one prompt."""
-
-    tokens: int
-    image_tokens: int  # of them: patches of pictures, and the special tokens around them
-
-
 class Dialect(Protocol):
-    """How one endpoint writes choices. One object per request: it may remember offsets."""
+    """How one endpoint writes choices. One object per request: it remembers what it has written."""
 
     id_prefix: str
     object: str
     chunk_object: str
 
+    def beside(self) -> Json:
+        """Fields beside the choices, in an answer in one object and in a stream's first chunk."""
+
     def opening(self, index: int) -> Json | None:
         """The choice of a stream's first chunk, before any token; None: there is no such chunk."""
 
-    def chunk(self, piece: Piece) -> Json:
-        """A choice of a chunk."""
+    def chunk(self, piece: Piece) -> Json | None:
+        """A choice of a chunk; None: there is nothing to see yet."""
 
     def whole(self, piece: Piece) -> Json:
         """A choice of an answer in one object; `piece` is all of it."""
@@ -46,52 +42,58 @@ class Answer:
         self,
         dialect: Dialect,
         choices: Choices,
-        prompts: list[PromptSize],
-        model: str,
-        fingerprint: str,
+        prompts: Sequence[AskedPrompt],
+        num_told: int,
+        head: Json,
     ) -> None:
+        """The `num_told` likeliest choices of each prompt are told; `head` stands in all objects.
+
+        A stream tells all of them.
+        """
         self.choices = choices
         self._dialect = dialect
         self._prompts = prompts
-        self._head = {
+        self._num_told = num_told
+        self.head = {
             "id": dialect.id_prefix + secrets.token_hex(16),
             "object": dialect.object,
             "created": int(time.time()),
-            "model": model,
-            "system_fingerprint": fingerprint,
+            **head,
         }
+        self.chunk_head = {**self.head, "object": dialect.chunk_object}
 
     def whole(self) -> Json:
         """The answer in one object, when all choices have finished."""
-        choices = [self._dialect.whole(choice.take()) for choice in self.choices]
-        return {**self._head, "choices": choices, "usage": self._usage()}
+        choices = [self._dialect.whole(choice.take()) for choice in self._told()]
+        for index, choice in enumerate(choices):
+            choice["index"] = index
+        return {**self.head, "choices": choices, "usage": self.usage(), **self._dialect.beside()}
 
     def openings(self) -> Iterator[Json]:
-        """A stream's first chunks, in ascending order of the choices."""
+        """A stream's first chunks' choices, in ascending order."""
         for choice in self.choices:
             opening = self._dialect.opening(choice.index)
             if opening is not None:
-                yield self._chunk([opening])
+                yield opening
+
+    def beside(self) -> Json:
+        """Fields beside the choices of a stream's first chunk."""
+        return self._dialect.beside()
 
     def chunks(self, changed: Iterable[Choice]) -> Iterator[Json]:
-        """One chunk for each choice that has something to say."""
+        """One chunk's choice for each choice that has something to say."""
         for choice in changed:
             piece = choice.take()
             if piece:
-                yield self._chunk([self._dialect.chunk(piece)])
+                chunk = self._dialect.chunk(piece)
+                if chunk is not None:
+                    yield chunk
 
-    def usage_chunk(self) -> Json:
-        """A stream's last chunk, for clients that asked for the usage."""
-        return {**self._chunk([]), "usage": self._usage()}
-
-    def _chunk(self, choices: list[Json]) -> Json:
-        return {**self._head, "object": self._dialect.chunk_object, "choices": choices}
-
-    def _usage(self) -> Json:
+    def usage(self) -> Json:
         """A prompt counts once, however many choices it has; cached is what the first one found."""
         choices = list(self.choices)
         n = len(choices) // len(self._prompts)
-        prompt_tokens = sum(prompt.tokens for prompt in self._prompts)
+        prompt_tokens = sum(len(prompt.tokens) for prompt in self._prompts)
         image_tokens = sum(prompt.image_tokens for prompt in self._prompts)
         completion_tokens = sum(choice.num_tokens for choice in choices)
         cached_tokens = sum(choice.cached_tokens for choice in choices[::n])
@@ -105,3 +107,16 @@ class Answer:
                 "image_tokens": image_tokens,
             },
         }
+
+    def _told(self) -> Iterator[Choice]:
+        """The choices whose tokens are the likeliest on average, in this order, prompt by prompt.
+
+        All of them, in their own order, if all are told.
+        """
+        choices = list(self.choices)
+        n = len(choices) // len(self._prompts)
+        for start in range(0, len(choices), n):
+            family = choices[start : start + n]
+            if self._num_told < n:
+                family.sort(key=lambda choice: -choice.sum_logprobs / max(1, choice.num_tokens))
+            yield from family[: self._num_told]

@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 import caravan
 from caravan.api import chat, completions, system, tokenize
 from caravan.api.auth import Authentication
+from caravan.api.constraint import GrammarDesk
 from caravan.api.edge import BodyLimit, Edge, on_http_exception
 from caravan.api.images import ImageLoader
 from caravan.api.service import Service
@@ -60,6 +61,7 @@ def create_app(
         model_name=model_name,
         metrics=metrics,
         started=int(time.time()),
+        grammars=GrammarDesk(tokenizer),
     )
     for module in ENDPOINTS:
         app.include_router(module.router)

@@ -8,16 +8,18 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from caravan.api.answer import Json
 from caravan.api.body import prepared
-from caravan.api.choices import Piece
+from caravan.api.chat_dialect import ChatDialect
+from caravan.api.choices import AskedPrompt
+from caravan.api.constraint import chat_constraint
 from caravan.api.conversation import load_prompt
-from caravan.api.logprobs import chat_logprobs
-from caravan.api.pipeline import Job, make_job, respond
-from caravan.api.schema import ChatBody
-from caravan.api.service import service_of
-from caravan.api.validation import validated
-from caravan.text.tokenizer import Tokenizer
+from caravan.api.pipeline import Ignored, Job, Order, make_job, read_body, respond
+from caravan.api.prompts import truncated
+from caravan.api.schema.chat import ChatBody
+from caravan.api.service import Service, service_of
+from caravan.api.toolset import Toolset, toolset
+
+FLEX_PRIORITY = 100  # the tier that waits for the others
 
 router = APIRouter()
 
@@ -34,61 +36,53 @@ async def prepare(request: Request) -> Job:
     Raises InvalidRequest's subclasses, ModelNotFound, Overloaded and ClientDisconnect.
     """
     service = service_of(request)
+    ignored = Ignored()
 
     def read(json_body: dict[str, Any]) -> ChatBody:
-        body = validated(ChatBody, json_body)
+        body = read_body(service, ChatBody, json_body, ignored)
         service.require_model(body.model)
         return body
 
     body = await prepared(request, read)
-    prompt, images = await load_prompt(request, body.messages)
-    return make_job(
-        service,
+    tools = toolset(body)
+    constraint = chat_constraint(body, tools)
+    prompt, images = await load_prompt(
+        request,
         body,
-        ChatDialect(service.tokenizer, logprobs=body.logprobs),
-        {"messages": prompt},
+        tools.shown if tools else (),
+        parallel_tool_calls=tools is None or tools.parallel,
+    )
+    prompt = truncated(prompt, body.truncate_prompt_tokens, "messages")
+    asked = AskedPrompt(prompt.tokens, prompt.image_tokens)
+    order = Order(
+        dialect=ChatDialect(service.tokenizer, body, tools, asked),
+        prompts={"messages": prompt},
+        asked=[asked],
+        images=images,
         max_tokens=body.max_completion_tokens or body.max_tokens,
         default_max_tokens=None,
         logprobs=body.top_logprobs if body.logprobs else None,
-        images=images,
+        prompt_logprobs=body.prompt_logprobs,
+        num_drawn=body.n,
+        num_told=body.n,
+        grammar=await service.grammars.grammar(constraint) if constraint else None,
+        shown_specials=_shown_specials(service, body, tools),
+        priority=max(body.priority, FLEX_PRIORITY if body.service_tier == "flex" else 0),
+        head=_tier(body),
+        ignored=ignored,
     )
+    return make_job(service, body, order)
 
 
-class ChatDialect:
-    """Choices with messages and deltas."""
+def _shown_specials(service: Service, body: ChatBody, tools: Toolset | None) -> frozenset[int]:
+    """Special tokens whose names are text: those the client wants, and those the parser needs."""
+    if not body.skip_special_tokens:
+        return frozenset(service.tokenizer.special_ids.values())
+    return service.marker_ids if tools else frozenset()
 
-    id_prefix = "chatcmpl-"
-    object = "chat.completion"
-    chunk_object = "chat.completion.chunk"
 
-    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool) -> None:
-        self._tokenizer = tokenizer
-        self._logprobs = logprobs
-
-    def opening(self, index: int) -> Json:
-        """The role; SDKs add deltas up, so it comes once."""
-        return {
-            "index": index,
-            "delta": {"role": "assistant", "content": ""},
-            "logprobs": None,
-            "finish_reason": None,
-        }
-
-    def chunk(self, piece: Piece) -> Json:
-        """A delta: text, the end, or both."""
-        listed = self._logprobs and piece.tokens
-        return {
-            "index": piece.index,
-            "delta": {"content": piece.text} if piece.text else {},
-            "logprobs": chat_logprobs(self._tokenizer, piece.tokens) if listed else None,
-            "finish_reason": piece.finish,
-        }
-
-    def whole(self, piece: Piece) -> Json:
-        """A message."""
-        return {
-            "index": piece.index,
-            "message": {"role": "assistant", "content": piece.text, "refusal": None},
-            "logprobs": chat_logprobs(self._tokenizer, piece.tokens) if self._logprobs else None,
-            "finish_reason": piece.finish,
-        }
+def _tier(body: ChatBody) -> dict[str, str]:
+    """Who named a tier is told which one served them."""
+    if body.service_tier is None:
+        return {}
+    return {"service_tier": "flex" if body.service_tier == "flex" else "default"}

@@ -12,33 +12,60 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from caravan.engine.handle import Generation
+from caravan.errors import ApiError
 from caravan.messages import Delta, FinishReason, TokenLogprobs
 from caravan.metrics import Ending, RequestTimer
 from caravan.text.detokenizer import Detokenizer
 
 
 class ListedToken(NamedTuple):
-    """A token whose text is out, with its log-probabilities."""
+    """A token whose text is out, with its log-probabilities; the first of a prompt has none."""
 
     token_id: int
-    logprobs: TokenLogprobs
+    logprobs: TokenLogprobs | None
+
+
+@dataclass(slots=True)
+class AskedPrompt:
+    """A prompt, and what its first choice hears of it."""
+
+    tokens: list[int]
+    image_tokens: int = 0  # patches of pictures, and the special tokens around them
+    num_added: int = 0  # tokens at its beginning that the client did not send
+    logprobs: list[TokenLogprobs] = field(default_factory=list)  # from the second token on
+
+    def listed(self, start: int = 0) -> list[ListedToken]:
+        """The tokens from `start` on."""
+        scores = [None, *self.logprobs]
+        pairs = zip(self.tokens[start:], scores[start:], strict=True)
+        return [ListedToken(*pair) for pair in pairs]
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """New text of one choice, its tokens where log-probabilities were asked for, and its end."""
+    """New text of one choice, its tokens where they were asked for, and its end."""
 
     index: int
     text: str
     tokens: list[ListedToken]
+    token_ids: list[int]  # all that were generated, special ones too
     finish: FinishReason | None
 
     def __bool__(self) -> bool:
         return bool(self.text or self.finish)
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a client wants to know of its tokens."""
+
+    token_ids: bool = False
+    output: bool = True  # False: of the prompt only; the one token that is drawn does not count
 
 
 class Choice:
@@ -49,16 +76,26 @@ class Choice:
     """
 
     def __init__(
-        self, index: int, generation: Generation, detokenizer: Detokenizer, timer: RequestTimer
+        self,
+        index: int,
+        generation: Generation,
+        detokenizer: Detokenizer,
+        timer: RequestTimer,
+        prompt: AskedPrompt,
+        wishes: Wishes,
     ) -> None:
         self.index = index
         self.generation = generation
         self.timer = timer
+        self.prompt = prompt
         self.cached_tokens = 0  # of the prompt
         self.num_tokens = 0
+        self.sum_logprobs = 0.0
         self.finish: FinishReason | None = None
+        self._wishes = wishes
         self._detokenizer = detokenizer
         self._text: list[str] = []
+        self._token_ids: list[int] = []
         self._unlisted: deque[ListedToken] = deque()  # tokens whose text is not out
         self._num_listed = 0
 
@@ -66,10 +103,23 @@ class Choice:
         """Takes in new tokens. A stop string ends the choice and closes its generation."""
         assert self.finish is None, (self.index, self.finish)
         self.cached_tokens = max(self.cached_tokens, delta.cached_tokens)
+        if delta.prompt_logprobs is not None:
+            self.prompt.logprobs += delta.prompt_logprobs
+        if self._wishes.output:
+            self._read_output(delta)
+        else:
+            self.finish = delta.finish and "length"
+        if self.finish:
+            self.timer.end(self.finish)
+
+    def _read_output(self, delta: Delta) -> None:
         visible = delta.tokens[:-1] if delta.finish == "stop" else delta.tokens
         self._text.append(self._detokenizer.push(visible))
         if delta.logprobs is not None:
             self._unlisted.extend(map(ListedToken, visible, delta.logprobs))
+            self.sum_logprobs += sum(entry.logprob for entry in delta.logprobs)
+        if self._wishes.token_ids:
+            self._token_ids += delta.tokens
         before = self.num_tokens
         self.num_tokens += len(delta.tokens)
         if delta.finish:
@@ -80,8 +130,6 @@ class Choice:
             self.finish = "stop"
             self.generation.close()
         self.timer.tokens(self.num_tokens - before, self.cached_tokens)
-        if self.finish:
-            self.timer.end(self.finish)
 
     def take(self) -> Piece:
         """What is new since the last call; falsy if a client could not see it."""
@@ -92,7 +140,10 @@ class Choice:
             num_new = self._detokenizer.num_released - self._num_listed
             tokens = [self._unlisted.popleft() for _ in range(num_new)]
             self._num_listed += num_new
-        return Piece(self.index, text, tokens, self.finish)
+        token_ids = self._token_ids
+        if token_ids and (text or self.finish):
+            self._token_ids = []
+        return Piece(self.index, text, tokens, token_ids, self.finish)
 
     def close(self, ending: Ending) -> None:
         """Aborts the generation unless it has finished."""
@@ -105,9 +156,13 @@ class Choices:
 
     def __init__(self, choices: Sequence[Choice]) -> None:
         self._choices = choices
-        self._arrivals: asyncio.Queue[tuple[Choice, Delta | None]] = asyncio.Queue()
-        self._readers = [asyncio.create_task(self._read(choice)) for choice in choices]
         self._ending: Ending = "abort"  # of the choices that are open when it closes
+        self._error: ApiError | None = None
+        self._noted: dict[int, Choice] = {}  # those with something to take
+        self._news = asyncio.Event()
+        self._num_open = len(choices)
+        for choice in choices:
+            choice.generation.watch(partial(self._note, choice))
 
     def __iter__(self) -> Iterator[Choice]:
         return iter(self._choices)
@@ -115,43 +170,51 @@ class Choices:
     @property
     def finished(self) -> bool:
         """Whether every choice has its finish reason."""
-        return all(choice.finish for choice in self._choices)
+        return not self._num_open
 
     async def changed(self) -> list[Choice]:
         """Waits for tokens and takes in all that are there; returns the choices they belong to.
 
-        Raises EngineDead if the engine ends first. Cancelling it loses nothing.
+        Raises EngineDead or GrammarTooComplex if a choice cannot be finished, when what came before
+        was returned. Cancelling it loses nothing.
         """
-        arrivals = [await self._arrivals.get()]
-        while not self._arrivals.empty():
-            arrivals.append(self._arrivals.get_nowait())
-        changed = {}
-        for choice, delta in arrivals:
-            if choice.finish:
-                continue
-            if delta is None:
-                self._ending = "error"
-                await self._readers[choice.index]
-                raise AssertionError(("a generation ended without a finish", choice.index))
-            choice.read(delta)
-            changed[choice.index] = choice
-        return list(changed.values())
+        changed: list[Choice] = []
+        while not changed:
+            await self._news.wait()
+            if self._error is not None:
+                raise self._error
+            self._news.clear()
+            noted, self._noted = self._noted, {}
+            changed = [choice for choice in noted.values() if self._take_in(choice)]
+            if self._error is not None:
+                self._news.set()
+        return changed
 
     async def finish(self) -> None:
-        """Returns when every choice has finished. Raises EngineDead."""
-        while not self.finished:
+        """Returns when every choice has finished. Raises what `changed` raises."""
+        while self._num_open:
             await self.changed()
 
     def close(self) -> None:
         """Aborts what still runs. May be called again."""
         for choice in self._choices:
             choice.close(self._ending)
-        for reader in self._readers:
-            reader.cancel()  # asyncio no longer complains about an error it ended with, either
 
-    async def _read(self, choice: Choice) -> None:
+    def _note(self, choice: Choice) -> None:
+        self._noted[choice.index] = choice
+        self._news.set()
+
+    def _take_in(self, choice: Choice) -> bool:
+        """Whether the choice has news."""
         try:
-            async for delta in choice.generation:
-                self._arrivals.put_nowait((choice, delta))
-        finally:
-            self._arrivals.put_nowait((choice, None))
+            deltas = choice.generation.take()
+        except ApiError as error:
+            self._ending = "error"
+            self._error = error
+            return False
+        for delta in deltas:
+            choice.read(delta)
+            if choice.finish:
+                self._num_open -= 1
+                break
+        return bool(deltas)

@@ -6,24 +6,22 @@ taken as they are.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from caravan.api.answer import Json
 from caravan.api.body import prepared
-from caravan.api.choices import Piece
-from caravan.api.logprobs import CompletionLogprobs
-from caravan.api.pipeline import Job, make_job, respond
+from caravan.api.choices import AskedPrompt
+from caravan.api.completion_dialect import CompletionDialect
+from caravan.api.constraint import completion_constraint
+from caravan.api.pipeline import Ignored, Job, Order, make_job, read_body, respond
+from caravan.api.prompts import truncated
 from caravan.api.sampling import require_token_ids
-from caravan.api.schema import CompletionBody
+from caravan.api.schema.completion import CompletionBody
 from caravan.api.service import Service, service_of
-from caravan.api.validation import validated
 from caravan.text.prompt import Prompt, render_completion
-from caravan.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
@@ -39,67 +37,67 @@ async def create_completion(request: Request) -> Response:
 async def prepare(request: Request) -> Job:
     """Validates and tokenises. Raises InvalidRequest's subclasses and ModelNotFound."""
     service = service_of(request)
-    return await prepared(request, lambda body: _job(service, body))
+    ignored = Ignored()
 
+    def read(json_body: dict[str, Any]) -> tuple[CompletionBody, dict[str, Prompt]]:
+        body = read_body(service, CompletionBody, json_body, ignored)
+        service.require_model(body.model)
+        return body, _prompts(service, body)
 
-def _job(service: Service, json_body: dict[str, Any]) -> Job:
-    body = validated(CompletionBody, json_body)
-    service.require_model(body.model)
-    return make_job(
-        service,
-        body,
-        CompletionDialect(service.tokenizer, logprobs=body.logprobs is not None),
-        _prompts(service, body.prompt),
+    body, prompts = await prepared(request, read)
+    constraint = completion_constraint(body)
+    asked = [
+        AskedPrompt(rendered.tokens, num_added=_num_added(service, given, rendered))
+        for rendered, given in zip(prompts.values(), body.prompt, strict=True)
+    ]
+    shown = frozenset[int]()
+    if not body.skip_special_tokens:
+        shown = frozenset(service.tokenizer.special_ids.values())
+    order = Order(
+        dialect=CompletionDialect(service.tokenizer, body, asked, shown),
+        prompts=prompts,
+        asked=asked,
         max_tokens=body.max_tokens,
         default_max_tokens=DEFAULT_MAX_TOKENS,
-        logprobs=body.logprobs,
+        logprobs=_logprobs(body),
+        prompt_logprobs=_prompt_logprobs(body),
+        num_drawn=body.num_drawn,
+        num_told=body.n,
+        grammar=await service.grammars.grammar(constraint) if constraint else None,
+        shown_specials=shown,
+        priority=body.priority,
+        ignored=ignored,
     )
+    return make_job(service, body, order)
 
 
-def _prompts(service: Service, prompts: list[str | list[int]]) -> dict[str, Prompt]:
+def _prompts(service: Service, body: CompletionBody) -> dict[str, Prompt]:
     """By the name of their field."""
     vocab_size = service.loaded().vocab_size
     rendered = {}
-    for index, prompt in enumerate(prompts):
-        name = f"prompt[{index}]" if len(prompts) > 1 else "prompt"
+    for index, prompt in enumerate(body.prompt):
+        name = f"prompt[{index}]" if len(body.prompt) > 1 else "prompt"
         if isinstance(prompt, str):
-            rendered[name] = render_completion(service.tokenizer, prompt)
+            whole = render_completion(service.tokenizer, prompt)
         else:
             require_token_ids(prompt, vocab_size, name)
-            rendered[name] = Prompt(prompt)
+            whole = Prompt(prompt)
+        rendered[name] = truncated(whole, body.truncate_prompt_tokens, name)
     return rendered
 
 
-class CompletionDialect:
-    """Choices with text; a chunk looks like a small whole."""
+def _num_added(service: Service, given: str | list[int], prompt: Prompt) -> int:
+    """A text gets a first token, which a truncation may have taken away again."""
+    return int(isinstance(given, str) and prompt.tokens[0] == service.tokenizer.bos_id)
 
-    id_prefix = "cmpl-"
-    object = "text_completion"
-    chunk_object = "text_completion"
 
-    def __init__(self, tokenizer: Tokenizer, *, logprobs: bool) -> None:
-        self._logprobs = logprobs
-        self._writers = defaultdict[int, CompletionLogprobs](lambda: CompletionLogprobs(tokenizer))
+def _logprobs(body: CompletionBody) -> int | None:
+    """Which of several completions is the best is seen from their log-probabilities."""
+    ranks = body.num_drawn > body.n
+    return 0 if ranks and body.logprobs is None else body.logprobs
 
-    def opening(self, index: int) -> None:
-        """Text has no role to announce."""
 
-    def chunk(self, piece: Piece) -> Json:
-        """Text, the end, or both."""
-        listed = self._logprobs and piece.tokens
-        return self._choice(
-            piece, self._writers[piece.index].write(piece.tokens) if listed else None
-        )
-
-    def whole(self, piece: Piece) -> Json:
-        """All of the text."""
-        writer = self._writers[piece.index] if self._logprobs else None
-        return self._choice(piece, writer.write(piece.tokens) if writer else None)
-
-    def _choice(self, piece: Piece, logprobs: Json | None) -> Json:
-        return {
-            "index": piece.index,
-            "text": piece.text,
-            "logprobs": logprobs,
-            "finish_reason": piece.finish,
-        }
+def _prompt_logprobs(body: CompletionBody) -> int | None:
+    """With `echo`, a prompt's tokens are listed as those behind it are."""
+    wanted = [body.prompt_logprobs, body.logprobs if body.echo else None]
+    return max((count for count in wanted if count is not None), default=None)

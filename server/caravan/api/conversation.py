@@ -13,21 +13,28 @@ from starlette.requests import Request
 from caravan.api.body import off_loop
 from caravan.api.disconnect import unless_disconnected
 from caravan.api.images import ImageSource
-from caravan.api.schema import MessageItem
+from caravan.api.schema.conversation import Conversation, MessageItem, ToolCallItem
 from caravan.api.service import Service, service_of
 from caravan.errors import InvalidValue
 from caravan.text.prompt import Message, Picture, Prompt, ToolCall, render_chat
+from caravan.text.tool_prompt import Tool
 from caravan.tiles import TiledImage
 
 
 async def load_prompt(
-    request: Request, messages: Sequence[MessageItem]
+    request: Request,
+    conversation: Conversation,
+    tools: Sequence[Tool],
+    *,
+    parallel_tool_calls: bool = True,
 ) -> tuple[Prompt, list[TiledImage]]:
     """The prompt and the pictures that it shows. The request's body must have been read.
 
     Raises InvalidValue or InvalidImage, ClientDisconnect, StillLoading, Overloaded.
     """
     service = service_of(request)
+    messages = conversation.messages
+    _check_markers(service, messages, tools)
     sources = list(_sources(messages))
     images: list[TiledImage] = []
     if sources:
@@ -36,9 +43,57 @@ async def load_prompt(
         images = await unless_disconnected(request.receive, service.images.load(sources))
         service.metrics.images.inc(len(images))
         service.metrics.image_s.observe(time.perf_counter() - began_s)
-    size = sum(len(part.text or "") for item in messages for part in item.content)
-    prompt = await off_loop(size, lambda: _rendered(service, messages, images))
-    return prompt, images
+    size = sum(len(part.words or "") for item in messages for part in item.content)
+
+    def rendered() -> Prompt:
+        tile_tokens = service.images.layout.tile_tokens
+        pictures = iter([Picture(image.grid, tile_tokens) for image in images])
+        return render_chat(
+            service.tokenizer,
+            [_message(item, pictures) for item in _in_order(messages)],
+            tools=tools,
+            parallel_tool_calls=parallel_tool_calls,
+            add_generation_prompt=conversation.generation_prompt,
+            continue_final_message=conversation.continue_final_message,
+        )
+
+    return await off_loop(size, rendered), images
+
+
+def _check_markers(
+    service: Service, messages: Sequence[MessageItem], tools: Sequence[Tool]
+) -> None:
+    """Custom tools need special tokens that a tokenizer may lack. Raises InvalidValue."""
+    called = (call.type for item in messages for call in item.tool_calls)
+    custom = "custom" in called or any(tool.kind == "custom" for tool in tools)
+    if custom and not service.marker_ids:
+        raise InvalidValue(
+            "`tools` has a custom tool, or `messages` a call of one; the tokenizer of this model "
+            "has no tokens for them. Use tools of type `function`.",
+            param="tools",
+        )
+
+
+def _in_order(messages: Sequence[MessageItem]) -> Iterator[MessageItem]:
+    """The messages, with the results of several calls in the order of the calls.
+
+    Llama 4's chat format has no ids: the first result is that of the first call.
+    """
+    calls: list[str] = []
+    results: list[MessageItem] = []
+
+    def place(item: MessageItem) -> int:
+        return calls.index(item.tool_call_id or "")
+
+    for item in messages:
+        if item.role == "tool":
+            results.append(item)
+            continue
+        yield from sorted(results, key=place)
+        results = []
+        calls = [call.id for call in item.tool_calls]
+        yield item
+    yield from sorted(results, key=place)
 
 
 def _sources(messages: Sequence[MessageItem]) -> Iterator[ImageSource]:
@@ -69,20 +124,20 @@ def _check_welcome(service: Service, sources: Sequence[ImageSource]) -> None:
         )
 
 
-def _rendered(
-    service: Service, messages: Sequence[MessageItem], images: Sequence[TiledImage]
-) -> Prompt:
-    tile_tokens = service.images.layout.tile_tokens
-    pictures = iter([Picture(image.grid, tile_tokens) for image in images])
-    return render_chat(service.tokenizer, [_message(item, pictures) for item in messages])
-
-
 def _message(item: MessageItem, pictures: Iterator[Picture]) -> Message:
     """A message as the renderer takes it. Llama 4 has no role `developer` and no call ids."""
     return Message(
         role="system" if item.role == "developer" else item.role,
-        parts=tuple(next(pictures) if part.text is None else part.text for part in item.content),
-        tool_calls=tuple(
-            ToolCall(call.function.name, call.function.arguments) for call in item.tool_calls
+        parts=(
+            *(next(pictures) if part.words is None else part.words for part in item.content),
+            *([] if item.refusal is None else [item.refusal]),
         ),
+        tool_calls=tuple(map(_tool_call, item.tool_calls)),
     )
+
+
+def _tool_call(item: ToolCallItem) -> ToolCall:
+    if item.function is not None:
+        return ToolCall(item.function.name, item.function.arguments)
+    assert item.custom is not None, item
+    return ToolCall(item.custom.name, item.custom.input, "custom")

@@ -7,7 +7,8 @@ from collections.abc import Collection
 
 import msgspec
 
-from caravan.api.schema import INT64_MIN, SamplingBody
+from caravan.api.schema.base import INT64_MIN
+from caravan.api.schema.sampling import SamplingBody
 from caravan.api.service import Service
 from caravan.errors import ContextLengthExceeded, InvalidValue
 from caravan.messages import Sampling

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from caravan.api.constraint import GrammarDesk
 from caravan.api.images import ImageLoader
 from caravan.api.validation import shown
 from caravan.config import ApiConfig
@@ -15,6 +16,7 @@ from caravan.messages import Progress, Ready
 from caravan.metrics import Metrics
 from caravan.text.defaults import GenerationDefaults
 from caravan.text.tokenizer import Tokenizer
+from caravan.text.tool_prompt import Marker
 
 LOADING_RETRY_S = 5
 
@@ -31,6 +33,13 @@ class Service:
     model_name: str
     metrics: Metrics
     started: int  # Unix time in seconds
+    grammars: GrammarDesk
+
+    @property
+    def marker_ids(self) -> frozenset[int]:
+        """The special tokens around a custom tool's call; empty if the tokenizer lacks one."""
+        ids = [self.tokenizer.special_ids.get(marker.value) for marker in Marker]
+        return frozenset() if None in ids else frozenset(id_ for id_ in ids if id_ is not None)
 
     def loaded(self) -> Ready:
         """Facts about the model. Raises EngineDead, or StillLoading while there is none."""

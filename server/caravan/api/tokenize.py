@@ -12,8 +12,9 @@ from caravan.api.answer import Json
 from caravan.api.body import json_response, off_loop, prepared
 from caravan.api.conversation import load_prompt
 from caravan.api.sampling import require_token_ids
-from caravan.api.schema import DetokenizeBody, TokenizeBody
+from caravan.api.schema.tokens import DetokenizeBody, TokenizeBody
 from caravan.api.service import Service, service_of
+from caravan.api.toolset import shown_tools
 from caravan.api.validation import validated
 from caravan.text.prompt import render_completion
 
@@ -27,7 +28,7 @@ async def tokenize(request: Request) -> Response:
     body = await prepared(request, lambda body: _validated(service, body))
     max_model_len = service.loaded().max_model_len
     if body.prompt is None:
-        prompt, _ = await load_prompt(request, body.messages)
+        prompt, _ = await load_prompt(request, body, shown_tools(body.tools))
     else:
         text = body.prompt
         prompt = await off_loop(len(text), lambda: render_completion(service.tokenizer, text))

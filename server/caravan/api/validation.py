@@ -20,6 +20,7 @@ from caravan.errors import (
 )
 
 MAX_SHOWN_CHARACTERS = 64
+MAX_IGNORED = 32  # fields of one request, where unknown ones are ignored
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
@@ -56,15 +57,34 @@ LENGTHS = {
 }
 
 
-def validated(model: type[AnyModel], body: object) -> AnyModel:
-    """`body` as a `model`. Raises a subclass of InvalidRequest."""
-    try:
-        return model.model_validate(body)
-    except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        raise _request_error(
-            found["type"], found["loc"], found.get("ctx", {}), found["input"]
-        ) from None
+def validated(model: type[AnyModel], body: object, ignored: list[str] | None = None) -> AnyModel:
+    """`body` as a `model`. Raises a subclass of InvalidRequest.
+
+    With a list of what is `ignored`, fields that are unknown or not supported are taken out of the
+    body, and their names added to the list, up to MAX_IGNORED.
+    """
+    while True:
+        try:
+            return model.model_validate(body)
+        except ValidationError as error:
+            found = error.errors(include_url=False)[0]
+            problem = _request_error(
+                found["type"], found["loc"], found.get("ctx", {}), found["input"]
+            )
+            if not isinstance(problem, (UnknownParameter, UnsupportedParameter)):
+                raise problem from None
+            if ignored is None or len(ignored) == MAX_IGNORED:
+                raise problem from None
+            ignored.append(problem.param or "")
+            _take_out(body, (*found["loc"], found["ctx"]["field"]))
+
+
+def _take_out(body: Any, location: Sequence[int | str]) -> None:  # noqa: ANN401 (JSON)
+    """Removes a field; pydantic's steps that are not in the JSON name the kinds of unions."""
+    *way, last = [step for step in location if step is not None]
+    for step in way:
+        body = body[step]
+    del body[last]
 
 
 def shown(value: object) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import zmq
@@ -19,7 +19,7 @@ from caravan.config import ApiConfig
 from caravan.engine import wire
 from caravan.engine.handle import Generation, Submission
 from caravan.engine.prompt_queue import PromptQueue
-from caravan.errors import ApiError, Draining, EngineDead, StillLoading
+from caravan.errors import ApiError, Draining, EngineDead, GrammarTooComplex, StillLoading
 from caravan.messages import (
     Abort,
     Delta,
@@ -42,50 +42,59 @@ RETRY_LATER_S = 5  # while it loads or drains: soon enough for another replica o
 Report = Callable[[Progress | Ready], None]
 
 
+def _nobody() -> None:
+    """Nobody watches yet."""
+
+
 class _Generation:
-    """See handle.Generation. One task iterates; any may close."""
+    """See handle.Generation."""
 
     def __init__(self, rid: int, prompt_len: int, forget: Callable[[_Generation], None]) -> None:
         self.rid = rid
         self.queued_tokens = prompt_len  # 0 once it has left the queue
         self._forget = forget
-        self._deltas: deque[Delta] = deque()
+        self._news = _nobody
+        self._deltas: list[Delta] = []
         self._ended = False  # nothing comes any more
         self._error: tuple[type[ApiError], str] | None = None
-        self._wakeup = asyncio.Event()
 
     def put(self, delta: Delta) -> None:
         """A delta came from the engine."""
+        if delta.failure is not None:
+            self.fail(GrammarTooComplex, delta.failure)
+            return
         self._deltas.append(delta)
         self._ended = delta.finish is not None
-        self._wakeup.set()
+        self._news()
 
     def fail(self, kind: type[ApiError], message: str) -> None:
-        """No delta comes any more: the iteration raises."""
+        """No delta comes any more: `take` raises."""
         self._error = (kind, message)
         self._ended = True
-        self._wakeup.set()
+        self._news()
 
-    def __aiter__(self) -> AsyncIterator[Delta]:
-        return self
+    def watch(self, news: Callable[[], None]) -> None:
+        """See handle.Generation."""
+        self._news = news
+        if self._deltas or self._error:
+            news()
 
-    async def __anext__(self) -> Delta:
-        while not self._deltas:
-            if self._error:
-                kind, message = self._error
-                raise kind(message, retry_after_s=RETRY_LATER_S)
-            if self._ended:
-                raise StopAsyncIteration
-            self._wakeup.clear()
-            await self._wakeup.wait()
-        return self._deltas.popleft()
+    def take(self) -> list[Delta]:
+        """See handle.Generation."""
+        deltas, self._deltas = self._deltas, []
+        if not deltas and self._error:
+            kind, message = self._error
+            retry_after_s = RETRY_LATER_S if kind.status >= 500 else None
+            raise kind(message, retry_after_s=retry_after_s)
+        return deltas
 
     def close(self) -> None:
-        """Aborts the request unless it has finished; who still iterates gets no more."""
+        """Aborts the request unless it has finished; there is nothing more to take."""
         self._deltas.clear()
+        self._error = None
+        self._news = _nobody
         if not self._ended:
             self._ended = True
-            self._wakeup.set()
             self._forget(self)
 
 
@@ -171,16 +180,21 @@ class EngineClient:
         self._check_accepting()
         for request in requests:
             self._check(request)
-        self._queue.enter([len(request.prompt) for request in requests])
+        lengths = [_queued_tokens(request) for request in requests]
+        self._queue.enter(lengths)
         image_ids = self._send_images(requests)
+        first_rid = self._next_rid
+        self._next_rid += len(requests)
         generations: list[Generation] = []
-        for prompt, sampling, images in requests:
-            generation = _Generation(self._next_rid, len(prompt), self._close)
-            self._next_rid += 1
-            self._open[generation.rid] = generation
+        groups = _groups(requests)
+        for index, (request, length) in enumerate(zip(requests, lengths, strict=True)):
+            rid = first_rid + index
+            generation = _Generation(rid, length, self._close)
+            self._open[rid] = generation
             generations.append(generation)
-            placed = [PlacedImage(image_ids[image.key], starts) for image, starts in images]
-            self._send(Generate(generation.rid, prompt, sampling, placed))
+            first = groups[index]
+            group = None if first is None else first_rid + first
+            self._send(_message(rid, request, image_ids, group))
         if generations:
             self._idle.clear()
         return generations
@@ -218,7 +232,7 @@ class EngineClient:
 
     def _check(self, request: Submission) -> None:
         """What the API layer must have refused: here it costs one request, in the engine all."""
-        prompt, sampling, images = request
+        prompt, sampling, images = request[:3]
         assert self._ready, "not loaded"
         assert prompt, "empty prompt"
         assert sampling.max_tokens >= 1, sampling.max_tokens
@@ -317,9 +331,9 @@ class EngineClient:
         if generation is None:
             return  # closed while the delta was on its way
         generation.put(delta)
-        if delta.finish:
+        if delta.finish or delta.failure:
             self._forget(generation)
-        else:
+        elif delta.tokens:
             self._leave_queue(generation)
 
     def _die(self, message: str) -> None:
@@ -331,3 +345,32 @@ class EngineClient:
         for generation in list(self._open.values()):
             generation.fail(kind, message)
             self._forget(generation)
+
+
+def _queued_tokens(request: Submission) -> int:
+    """What a request adds to the queue: a prompt that several have is computed once."""
+    return len(request.prompt) if request.prompt_of is None else 1
+
+
+def _groups(requests: Sequence[Submission]) -> list[int | None]:
+    """The index of the first request with the same prompt; None for a prompt that only one has."""
+    shared = {request.prompt_of for request in requests}
+    return [
+        index if index in shared else request.prompt_of for index, request in enumerate(requests)
+    ]
+
+
+def _message(
+    rid: int, request: Submission, image_ids: Mapping[bytes, int], group: int | None
+) -> Generate:
+    """A request as the engine takes it."""
+    placed = [PlacedImage(image_ids[image.key], starts) for image, starts in request.images]
+    return Generate(
+        rid,
+        request.prompt,
+        request.sampling,
+        placed,
+        group=group,
+        priority=request.priority,
+        grammar=request.grammar,
+    )

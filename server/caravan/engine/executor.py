@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from caravan.kv_layout import KVLayout
-from caravan.messages import StepPlan, StepResult
+from caravan.messages import StepPlan, StepResult, TokenMasks
 from caravan.tiles import TileSlots
 
 
@@ -51,5 +52,9 @@ class Executor(Protocol):
     def fingerprint(self) -> str:
         """Changes whenever the same request could give other tokens."""
 
-    def launch(self, plan: StepPlan) -> Launched:
-        """Starts one step. Steps take effect in the order of their launches."""
+    def launch(self, plan: StepPlan, masks: Callable[[], TokenMasks] | None = None) -> Launched:
+        """Starts one step. Steps take effect in the order of their launches.
+
+        `masks` is called when everything but the draw of the tokens is under way: it may wait for
+        the tokens of the steps before, while the device computes.
+        """

@@ -5,7 +5,7 @@ Tests of the API put a fake in its place.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from caravan.messages import Delta, Progress, Ready, Sampling, Stats
@@ -25,13 +25,27 @@ class Submission(NamedTuple):
     prompt: list[int]  # token ids
     sampling: Sampling
     images: Sequence[ShownImage] = ()
+    prompt_of: int | None = None  # an earlier submission of the same call, with the same prompt
+    priority: int = 0  # lower ones go first
+    grammar: str | None = None  # what the output must match; see `caravan.grammars`
 
 
 class Generation(Protocol):
-    """One request in flight. Always `close` it: in a `finally`, whatever happened."""
+    """One request in flight. Always `close` it: in a `finally`, whatever happened.
 
-    def __aiter__(self) -> AsyncIterator[Delta]:
-        """Its deltas; the last one has a `finish`. Raises EngineDead if the engine ends first."""
+    It is watched by a callback and read without waiting, so that a stream's token costs one switch
+    of tasks, however many choices the stream has.
+    """
+
+    def watch(self, news: Callable[[], None]) -> None:
+        """From now on `news` is called, on the event loop, when there is something to take."""
+
+    def take(self) -> list[Delta]:
+        """Its deltas since the last call; the last one of all has a `finish`.
+
+        When those before are taken, raises EngineDead if the engine has ended too early, or
+        GrammarTooComplex if this request alone cannot go on.
+        """
 
     def close(self) -> None:
         """Aborts the request unless it has finished. May be called again."""
@@ -65,7 +79,8 @@ class Engine(Protocol):
         """Whether the engine process runs."""
 
     def submit(self, requests: Sequence[Submission]) -> list[Generation]:
-        """Queues all of them or none. Pictures that they share are sent once.
+        """Queues all of them or none. Pictures that they share are sent once, and a prompt that
+        several have is computed once.
 
         Raises StillLoading, Draining, Overloaded (with `retry_after_s`) or EngineDead, always
         before anything is sent, so an HTTP status can still say so.

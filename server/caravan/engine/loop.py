@@ -13,9 +13,12 @@ import zmq
 
 from caravan.config import EngineConfig
 from caravan.engine import wire
+from caravan.engine.constraints import Constraints
 from caravan.engine.engine import Engine
 from caravan.engine.executor import Executor
+from caravan.engine.vocabulary import read_vocabulary
 from caravan.errors import ConfigError
+from caravan.grammars.matchers import Compiler
 from caravan.messages import (
     Abort,
     Failed,
@@ -33,6 +36,7 @@ from caravan.scheduling.scheduler import Scheduler
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_MS = 1000
+COMPILE_POLL_MS = 2  # while the only work is a grammar that is being compiled
 
 Load = Callable[[EngineConfig, Path, Callable[[Progress], None]], Executor]
 
@@ -98,7 +102,8 @@ class Mailbox:
 def serve(engine: Engine, mailbox: Mailbox) -> None:
     """Runs steps until Shutdown. Messages that arrive during a step are handled before the next."""
     while True:
-        for message in mailbox.receive(0 if engine.has_work else HEARTBEAT_MS):
+        wait_ms = COMPILE_POLL_MS if engine.compiling else HEARTBEAT_MS
+        for message in mailbox.receive(0 if engine.has_work else wait_ms):
             match message:
                 case Image():
                     engine.add_image(message)
@@ -119,7 +124,13 @@ def start(mailbox: Mailbox, load: Load) -> Engine:
     executor = load(order.config, Path(order.directory), mailbox.send)
     config = order.config.scheduler.resolved(executor.device)
     scheduler = Scheduler(executor.layout, executor.num_pages, config, executor.tile_slots)
-    engine = Engine(executor, scheduler, async_scheduling=bool(config.async_scheduling))
+    directory = Path(order.directory)
+    constraints = Constraints(
+        lambda: Compiler(lambda: read_vocabulary(directory, executor.vocab_size)),
+        executor.vocab_size,
+    )
+    ahead = bool(config.async_scheduling)
+    engine = Engine(executor, scheduler, constraints, async_scheduling=ahead)
     ready = Ready(
         max_model_len=executor.max_model_len,
         num_pages=executor.num_pages,

@@ -110,7 +110,6 @@ class Llama4(nn.Module):
         features: Tensor = self.vision(tiles_NSSC)
         return features
 
-    @torch.inference_mode()
     def forward(
         self, step: StepInput, caches: Sequence[LayerCache], out_SV: Tensor | None = None
     ) -> Tensor:
@@ -118,6 +117,17 @@ class Llama4(nn.Module):
 
         The logits are written to `out_SV` if it is given.
         """
+        return self.logits(self.hidden(step, caches), out_SV)
+
+    @torch.inference_mode()
+    def logits(self, x_SH: Tensor, out_SV: Tensor | None = None) -> Tensor:
+        """Of rows that `hidden` gave: fp32 [S, vocabulary]."""
+        logits: Tensor = self.lm_head(x_SH)
+        return logits.float() if out_SV is None else out_SV.copy_(logits)
+
+    @torch.inference_mode()
+    def hidden(self, step: StepInput, caches: Sequence[LayerCache]) -> Tensor:
+        """One step up to the head: the rows [S, hidden] whose logits are wanted."""
         x = self.embed_tokens(step.token_ids_T).to(self.activation_dtype)
         if step.image_rows_I is not None:
             assert step.image_features_IH is not None, step
@@ -131,8 +141,8 @@ class Llama4(nn.Module):
         rows_S = step.sample_rows_S
         if rows_S is not None:  # only these go through the head, the model's largest weight
             x, terms = x[rows_S], tuple(term[rows_S] for term in terms)
-        logits: Tensor = self.lm_head(self.norm(x, terms)[1])
-        return logits.float() if out_SV is None else out_SV.copy_(logits)
+        normed: Tensor = self.norm(x, terms)[1]
+        return normed
 
     def _chunked_input(self, step: StepInput) -> KindInput | None:
         if step.chunked is None:

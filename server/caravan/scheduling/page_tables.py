@@ -9,7 +9,9 @@ With block_len 4 and chunk_len 8, one full and one chunked slice, a step that co
                                                            | page       current chunk
 
 A request can share the pages of another's first tokens if both have the same there: whole blocks,
-which neither of them will write again. Inside the step all of these pages are live: the keys and values of all its segments are written
+which neither of them will write again.
+
+Inside a step all of these pages are live: the keys and values of all its segments are written
 before attention reads. The steps run in order, so a page that is free after a step was planned can
 be written by the next one, whether or not the first has run.
 """
@@ -25,7 +27,16 @@ from caravan.scheduling.page_pool import PagePool
 class PageTables:
     """The pages that hold a request's first `num_tokens` tokens."""
 
-    __slots__ = ("_adopted", "_chunked", "_ended", "_full", "_layout", "_open", "_pool", "num_tokens")
+    __slots__ = (
+        "_adopted",
+        "_chunked",
+        "_ended",
+        "_full",
+        "_layout",
+        "_open",
+        "_pool",
+        "num_tokens",
+    )
 
     def __init__(self, layout: KVLayout, pool: PagePool) -> None:
         self._layout = layout

@@ -96,7 +96,7 @@ class Request:
         return self.tables.shareable(min(self.num_prompt, len(other.tokens) - 1))
 
     def news(self, scored: Scored) -> list[TokenLogprobs]:
-        """What of the prompt's log-probabilities was not told yet: after a preemption they recur."""
+        """The log-probabilities that were not told yet: after a preemption they come again."""
         news = scored.logprobs[max(0, self.num_scored + 1 - scored.start) :]
         self.num_scored += len(news)
         return news

@@ -2,9 +2,9 @@
 
 There is no prefill and no decode phase: oldest first, each running request's computed count catches
 up with its token count inside one token budget per step. Then waiting requests are admitted, oldest
-first, while there are seats, budget, and pages for all their tokens. "Older" is what the client gave
-precedence by its priority, and among equals what came first. Without priorities the running
-requests are always older than the waiting ones:
+first, while there are seats, budget, and pages for all their tokens. "Older" is what has the lower
+number as its priority, and among equals what came first. Without priorities the running requests
+are always older than the waiting ones:
 
     oldest  running  youngest  <-- admit   preempt -->  oldest  waiting  youngest
 
@@ -75,8 +75,8 @@ class Scheduler:
         self._tile_cache = TileCache(self._tile_slots.num_slots)
         self._images: dict[int, tuple[Image, int]] = {}  # by id, with the Generates yet to come
         self._arrivals = 0
-        self._running: OrderedDict[int, Request] = OrderedDict()  # by rid, oldest first; exactly these are admitted
-        self._waiting: OrderedDict[int, Request] = OrderedDict()  # by rid, oldest first
+        self._running: OrderedDict[int, Request] = OrderedDict()  # exactly these are admitted
+        self._waiting: OrderedDict[int, Request] = OrderedDict()  # both by rid, oldest first
         self._released: list[int] = []  # rids that the next plan tells the worker to forget
         self._steps = 0
         self._preemptions = 0

@@ -6,14 +6,15 @@ Text leaves in whole tokens: after every `push` the text so far is the text of t
 - while its last character is incomplete, together with the tokens that complete it;
 - while its text, or text before it, could become a stop string.
 
-A stop string is cut off together with what follows it, inside a token if need be.
+A stop string is cut off together with what follows it, inside a token if need be; or it stays,
+and the text ends with it.
 """
 
 from __future__ import annotations
 
 import codecs
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from caravan.text.stop_strings import StopMatcher
 from caravan.text.tokenizer import Tokenizer
@@ -23,16 +24,23 @@ class Detokenizer:
     """Detokenises one completion.
 
     However its tokens are spread over calls of `push`, the text is the same: that of
-    `Tokenizer.decode`, up to the beginning of the stop string that is complete first (of several
-    that end with the same character, the longest). The text of the first `min_tokens` tokens is
-    not searched; a character belongs to the token that completes it.
+    `Tokenizer.decode` with the names of those special tokens that are `shown`, up to the beginning
+    of the stop string that is complete first (of several that end with the same character, the
+    longest); with `include_stop`, up to its end. The text of the first `min_tokens` tokens is not
+    searched; a character belongs to the token that completes it.
 
     A stop string must not be empty. Time is linear in the text, whatever the stop strings are;
     memory is some 300 bytes for each of their characters, so callers bound their length.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, stop_strings: Iterable[str] = (), *, min_tokens: int = 0
+        self,
+        tokenizer: Tokenizer,
+        stop_strings: Iterable[str] = (),
+        *,
+        min_tokens: int = 0,
+        shown: Collection[int] = frozenset(),
+        include_stop: bool = False,
     ) -> None:
         self.stopped: str | None = None  # the stop string that was found
         self.num_tokens = 0  # tokens read, up to the one that completed the stop string
@@ -40,6 +48,8 @@ class Detokenizer:
         self._tokenizer = tokenizer
         self._matcher = StopMatcher(stop_strings)
         self._min_tokens = min_tokens
+        self._shown = frozenset(shown)
+        self._include_stop = include_stop
         self._incomplete = b""  # the beginning of a character
         # A unit is the text of neighbouring tokens that are whole characters only together, and
         # how many they are: mostly one.
@@ -67,6 +77,8 @@ class Detokenizer:
 
     def _read(self, token_id: int) -> None:
         data = self._tokenizer.text_bytes(token_id)
+        if not data and token_id in self._shown:
+            data = self._tokenizer.token_bytes(token_id)
         self.num_tokens += 1
         if self._incomplete and data and not 0x80 <= data[0] < 0xC0:
             self._break_character()  # UTF-8 goes on with a byte from that range only
@@ -101,9 +113,9 @@ class Detokenizer:
         self._open_tokens = 0
 
     def _release(self, num_uncertain: int) -> str:
-        """Takes out the units before the last `num_uncertain` characters, or the stop string."""
+        """Takes out the units before the last `num_uncertain` characters, or what a stop leaves."""
         if self.stopped is not None:
-            num_uncertain = len(self.stopped)
+            num_uncertain = 0 if self._include_stop else len(self.stopped)
         room = self._num_held - num_uncertain
         released = []
         while self._held and len(self._held[0][0]) <= room:

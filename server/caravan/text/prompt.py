@@ -13,7 +13,7 @@ A picture of one tile, and one of several (the dots stand for a tile's patches):
                     ... one line for each row ...
                     <|image|> <|patch|>... <|image_end|>
 
-Source: llama-models, llama4/chat_format.py and llama3/tool_utils.py, with ToolPromptFormat.json.
+Source: llama-models, llama4/chat_format.py. What is said about tools: caravan.text.tool_prompt.
 
 Only this module puts special tokens into a prompt. Text is encoded part by part, never after
 joining, so it cannot spell one, nor merge with what stands beside it.
@@ -21,13 +21,13 @@ joining, so it cannot spell one, nor merge with what stands beside it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
 from caravan.text.tokenizer import Tokenizer
+from caravan.text.tool_prompt import Marker, Tool, ToolKind, explain_tools, render_call
 from caravan.text.vocabulary import (
     END_OF_MESSAGE,
     END_OF_TURN,
@@ -44,17 +44,14 @@ from caravan.tiles import TileGrid
 
 Role = Literal["system", "user", "assistant", "tool"]
 
-# Tools that Llama was trained to call in a form of their own.
-_QUERY_TOOLS = ("brave_search", "wolfram_alpha", "photogen")
-_CODE_TOOL = "code_interpreter"
-
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """A call that the assistant made earlier in the conversation."""
 
     name: str
-    arguments: str  # a JSON object; anything else is shown to the model as a string
+    arguments: str  # a JSON object, of a custom tool its raw input
+    kind: ToolKind = "function"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,30 +108,74 @@ class Prompt:
 
 
 def render_chat(
-    tokenizer: Tokenizer, messages: Iterable[Message], *, add_generation_prompt: bool = True
+    tokenizer: Tokenizer,
+    messages: Iterable[Message],
+    *,
+    tools: Sequence[Tool] = (),
+    parallel_tool_calls: bool = True,
+    add_generation_prompt: bool = True,
+    continue_final_message: bool = False,
 ) -> Prompt:
-    """A conversation; with `add_generation_prompt`, up to where the answer begins."""
+    """A conversation.
+
+    With `add_generation_prompt` it ends where the answer begins. With `continue_final_message` it
+    ends inside the last message, which must have text and no calls: the answer goes on with it.
+    With neither, it ends behind the last message.
+
+    `tools` are explained at the end of the system message that begins the conversation; if none
+    does, or it is to be continued, in one put before it.
+
+    Raises KeyError if there is a custom tool or its call, and the vocabulary has no markers for it.
+    """
+    assert not (add_generation_prompt and continue_final_message), "one of them, or neither"
+    messages = list(messages)
+    assert not continue_final_message or _can_go_on(messages), messages[-1:]
+    explanation = explain_tools(tools, parallel_calls=parallel_tool_calls) if tools else []
+    if tools and not _begins_with_system(messages, continue_final_message):
+        messages.insert(0, Message("system"))
     prompt = Prompt([tokenizer.bos_id])
-    tokens = prompt.tokens
-    for message in messages:
-        tokens += _header(tokenizer, message.role)
-        for part in message.parts:
-            if isinstance(part, Picture):
-                prompt.show(tokenizer, part)
-            else:
-                tokens += tokenizer.encode(part)
+    for number, message in enumerate(messages, 1):
+        prompt.tokens += _header(tokenizer, message.role)
+        parts: list[str | Picture | Marker] = list(message.parts)
+        if explanation and number == 1:
+            parts += ["\n\n", *explanation] if any(parts) else explanation
         for call in message.tool_calls:
-            tokens += tokenizer.encode(_tool_call_text(call))
-        goes_on = message.role == "tool" or message.tool_calls
-        tokens.append(tokenizer.special_id(END_OF_MESSAGE if goes_on else END_OF_TURN))
+            parts += render_call(call.name, call.arguments, call.kind)
+        _append(prompt, tokenizer, parts)
+        if number < len(messages) or not continue_final_message:
+            goes_on = message.role == "tool" or message.tool_calls
+            prompt.tokens.append(tokenizer.special_id(END_OF_MESSAGE if goes_on else END_OF_TURN))
     if add_generation_prompt:
-        tokens += _header(tokenizer, "assistant")
+        prompt.tokens += _header(tokenizer, "assistant")
     return prompt
 
 
 def render_completion(tokenizer: Tokenizer, text: str) -> Prompt:
     """A raw prompt."""
     return Prompt([tokenizer.bos_id, *tokenizer.encode(text)])
+
+
+def _can_go_on(messages: Sequence[Message]) -> bool:
+    """Whether the last message has text and no calls behind it."""
+    if not messages or messages[-1].tool_calls:
+        return False
+    return any(isinstance(part, str) and part for part in messages[-1].parts)
+
+
+def _begins_with_system(messages: Sequence[Message], continue_final_message: bool) -> bool:
+    """Whether the first message is a system message, and may have our text behind its own."""
+    is_open = continue_final_message and len(messages) == 1
+    return bool(messages) and messages[0].role == "system" and not is_open
+
+
+def _append(prompt: Prompt, tokenizer: Tokenizer, parts: Iterable[str | Picture | Marker]) -> None:
+    for part in parts:
+        if isinstance(part, Picture):
+            prompt.show(tokenizer, part)
+        elif isinstance(part, Marker):
+            prompt.tokens.append(tokenizer.special_id(part.value))
+        else:
+            prompt.tokens += tokenizer.encode(part)
 
 
 @lru_cache(maxsize=16)
@@ -145,26 +186,3 @@ def _header(tokenizer: Tokenizer, role: Role) -> tuple[int, ...]:
         tokenizer.special_id(HEADER_END),
         *tokenizer.encode("\n\n"),
     )
-
-
-def _tool_call_text(call: ToolCall) -> str:
-    """The call as the model would have written it.
-
-    >>> _tool_call_text(ToolCall("weather", '{"city":"Lima"}'))
-    '{"type": "function", "name": "weather", "parameters": {"city": "Lima"}}'
-    """
-    try:
-        arguments = json.loads(call.arguments)
-        if isinstance(arguments, dict):
-            if call.name in _QUERY_TOOLS and "query" in arguments:
-                return f'{call.name}.call(query="{arguments["query"]}")'
-            if call.name == _CODE_TOOL and isinstance(arguments.get("code"), str):
-                return str(arguments["code"])
-            return _function_text(call.name, arguments)
-    except (ValueError, RecursionError):  # not JSON, or too deep to be worth reading
-        pass
-    return _function_text(call.name, call.arguments)
-
-
-def _function_text(name: str, parameters: object) -> str:
-    return json.dumps({"type": "function", "name": name, "parameters": parameters})

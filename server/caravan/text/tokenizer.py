@@ -65,7 +65,7 @@ class Tokenizer:
                 f"{vocabulary.source}: its pattern is not a regular expression: {error}"
             ) from error
         self._source = vocabulary.source
-        self._special_ids = vocabulary.special_ids
+        self.special_ids = vocabulary.special_ids
         self._special_names = {id_: name for name, id_ in vocabulary.special_ids.items()}
         size = len(vocabulary.ranks) + len(vocabulary.special_ids)
         self.vocab_size = size if model_size is None else model_size
@@ -130,12 +130,12 @@ class Tokenizer:
 
     def special_id(self, name: str) -> int:
         """Id of a special token, such as `<|eot|>`. Raises KeyError if there is none."""
-        return self._special_ids[name]
+        return self.special_ids[name]
 
     def require_special(self, names: Iterable[str]) -> None:
         """Raises CheckpointError unless there is a special token of each name."""
         for name in names:
-            if name not in self._special_ids:
+            if name not in self.special_ids:
                 raise CheckpointError(
                     f"{self._source}: no special token {name}, which a model that sees pictures "
                     "needs"

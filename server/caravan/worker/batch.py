@@ -10,7 +10,7 @@ of tokens that the host does not know yet, because the step before drew them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ import caravan_kernels as kernels
 from caravan.kv_layout import KVLayout
 from caravan.messages import Segment
 from caravan.model.step import StepInput
+from caravan.worker.prompt_scores import ScoredSpan, scored_rows
 from caravan.worker.requests import Requests, RequestState
 from caravan.worker.table_store import Extent, TableStore
 from caravan.worker.tile_arena import TileArena
@@ -36,12 +37,14 @@ class StepLayout:
     """What is sent for one step.
 
     token_ids T, positions T, segment T (the token's), query_indptr S + 1, seats S; for each kind
-    the length S and the first column S of the segments' contexts; rows to sample, if not all;
-    where patches of pictures are shown, if any are; how many rows are no padding, if some are.
+    the length S and the first column S of the segments' contexts; rows to sample, if not all, and
+    behind them those that score a prompt's tokens, with these; where patches of pictures are shown,
+    if any are; how many rows are no padding, if some are.
     """
 
     arrays: Arrays
     num_decode: int
+    scored: list[ScoredSpan] = field(default_factory=list)
 
     @property
     def num_segments(self) -> int:
@@ -53,6 +56,7 @@ class StepLayout:
         """Whether all segments are single tokens that sample, and none of them is a patch."""
         return self.num_decode == self.num_segments and not {
             "sample_rows",
+            "scored_tokens",
             "image_rows",
         }.intersection(self.arrays)
 
@@ -86,10 +90,15 @@ def lay_out(
         "chunked_start": np.array([extent.start for extent in chunked], np.int32),
     }
     samples = np.array([segment.samples for segment in segments])
-    if not samples.all() or len(segments) != indptr[-1]:
+    scored = scored_rows(segments, requests)
+    if scored or not samples.all() or len(segments) != indptr[-1]:
         arrays["sample_rows"] = indptr[1:][samples] - 1
+    if scored:
+        arrays["sample_rows"] = np.concatenate([arrays["sample_rows"], scored.row_K])
+        arrays["scored_tokens"] = scored.token_K
     arrays |= _shown_patches(segments, tile_tokens)
-    return StepLayout(arrays, num_decode=int((lengths == 1).sum()))
+    num_decode = int((lengths == 1).sum())
+    return StepLayout(arrays, num_decode, scored.spans if scored else [])
 
 
 def _take_pages(

@@ -26,6 +26,8 @@ class RequestState:
         self.seat = seat
         self.full = full
         self.chunked = chunked
+        self.prompt_logprobs = admission.sampling.prompt_logprobs
+        self._num_prompt = admission.num_prompt
         self._tokens = np.array(admission.tokens, np.int64)
 
     def tokens(self, segment: Segment) -> NDArray[np.int64]:
@@ -34,6 +36,10 @@ class RequestState:
             assert segment.length == 1, segment
             return _DRAWN_ONLY
         return self._tokens[segment.start : segment.start + segment.length]
+
+    def prompt_tokens(self, start: int, end: int) -> NDArray[np.int64]:
+        """The prompt's token ids at the positions [start, end), as far as it goes."""
+        return self._tokens[start : min(end, self._num_prompt)]
 
 
 class Requests:

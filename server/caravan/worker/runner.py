@@ -13,7 +13,7 @@ from torch import Tensor
 
 import caravan
 from caravan.config import EngineConfig
-from caravan.messages import Progress, Sampled, StepPlan, StepResult
+from caravan.messages import Progress, Sampled, StepPlan, StepResult, TokenMasks
 from caravan.model.architecture import Architecture
 from caravan.model.footprint import footprint
 from caravan.model.llama4 import Llama4
@@ -24,8 +24,9 @@ from caravan.worker.decode_graphs import Capture, CudaCapture, DecodeGraphs, gra
 from caravan.worker.device import pick_device
 from caravan.worker.kv_cache import allocate_arena, layer_caches
 from caravan.worker.memory import free_memory, plan_cache
+from caravan.worker.prompt_scores import Scores, score
 from caravan.worker.requests import Requests
-from caravan.worker.sampler import Drawn, Sampler
+from caravan.worker.sampler import Drawn, RowMasks, Sampler
 from caravan.worker.staging import Staging
 from caravan.worker.tile_arena import TileArena
 from caravan.worker.warm_up import warm_up_plans
@@ -37,15 +38,16 @@ class LaunchedStep:
 
     rids: list[int]
     drawn: Drawn | None
+    scores: Scores | None = None
 
     def result(self) -> StepResult:
         """Waits for the tokens."""
-        if self.drawn is None:
-            return StepResult([])
-        rows = self.drawn.result()
+        scored = self.scores.result() if self.scores else []
+        rows = self.drawn.result() if self.drawn else []
         broken = [rid for rid, (token, _) in zip(self.rids, rows, strict=True) if token < 0]
         assert not broken, ("NaN or +inf among the logits of", broken)
-        return StepResult([Sampled(rid, *row) for rid, row in zip(self.rids, rows, strict=True)])
+        sampled = [Sampled(rid, *row) for rid, row in zip(self.rids, rows, strict=True)]
+        return StepResult(sampled, scored)
 
 
 class Runner:
@@ -131,8 +133,8 @@ class Runner:
         )
 
     @torch.inference_mode()
-    def launch(self, plan: StepPlan) -> LaunchedStep:
-        """Starts what the plan says; steps run in the order of their launches."""
+    def launch(self, plan: StepPlan, masks: Callable[[], TokenMasks] | None = None) -> LaunchedStep:
+        """See engine.executor.Executor.launch."""
         for rid in plan.released:
             self._sampler.release(self._requests.release(rid))
         for admission in plan.admitted:
@@ -145,30 +147,49 @@ class Runner:
         tile_tokens = self._tiles.tile_tokens if self._tiles else 0
         step = lay_out(plan.segments, self._requests, self.layout, tile_tokens)
         self._requests.send_tables(self._staging)
-        logits_SV = self._logits(step)
+        logits_SV, scores = self._compute(step)
         rids = [segment.rid for segment in plan.segments if segment.samples]
         if not rids:
-            return LaunchedStep([], None)
+            return LaunchedStep([], None, scores)
+        row_masks = _row_masks(masks(), rids) if masks else None
+        return LaunchedStep(rids, self._draw(rids, logits_SV, row_masks), scores)
+
+    def _draw(self, rids: list[int], logits_SV: Tensor, masks: RowMasks | None) -> Drawn:
         seats_S = np.array([self._requests[rid].seat for rid in rids])
-        drawn = self._sampler.draw(seats_S, logits_SV)
+        drawn = self._sampler.draw(seats_S, logits_SV, masks)
         # -1 marks broken logits, which the host will see; the next step must not read row -1
         seats = self._staging.send({"seats": seats_S})["seats"]
         self._memory.last_token_R[seats] = drawn.token_S.clamp(min=0)
-        return LaunchedStep(rids, drawn)
+        return drawn
 
-    def _logits(self, step: StepLayout) -> Tensor:
-        """Of the rows that sample, fp32 [S, V]; to be read before the next step is launched."""
+    def _compute(self, step: StepLayout) -> tuple[Tensor, Scores | None]:
+        """The logits fp32 [S, V] of the rows that sample, and the scores of prompts.
+
+        The logits are to be read before the next step is launched.
+        """
         replayed = self._graphs.run(step) if self._graphs else None
         if replayed is not None:
-            return replayed
+            return replayed, None
         sent = self._staging.send(step.arrays)
         given = step_input(sent, step.num_decode, self._memory)
-        logits_SV: Tensor = self._model(given, self.caches)
-        return logits_SV
+        if not step.scored:
+            return self._model(given, self.caches), None
+        token_K = sent["scored_tokens"]
+        x_SH, x_KH = self._model.hidden(given, self.caches).tensor_split([-len(token_K)])
+        return self._model.logits(x_SH), score(self._model, x_KH, token_K, step.scored)
 
     def _forward(self, sent: Mapping[str, Tensor], num_rows: int, logits_SV: Tensor) -> None:
         """A step of single tokens, as it is captured."""
         self._model(step_input(sent, num_rows, self._memory), self.caches, logits_SV)
+
+
+def _row_masks(masks: TokenMasks, rids: list[int]) -> RowMasks | None:
+    """The masks of the rows that draw for these requests."""
+    if not masks.rids:
+        return None
+    row_of = {rid: row for row, rid in enumerate(rids)}
+    words = np.frombuffer(masks.words, np.int32).reshape(len(masks.rids), -1)
+    return RowMasks(np.array([row_of[rid] for rid in masks.rids]), words)
 
 
 def _fingerprint(architecture: Architecture, directory: Path, dtype: str, device: str) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,14 @@ from caravan.worker.staging import Staging
 from caravan_kernels import sampling as kernels
 
 Seats = NDArray[np.int64]
+
+
+class RowMasks(NamedTuple):
+    """The tokens that some rows allow; see `caravan_kernels.sampling.apply_masks`."""
+
+    row_R: NDArray[np.int64]
+    words_RW: NDArray[np.int32]
+
 
 _PARAMETERS = np.dtype(
     [
@@ -81,10 +89,11 @@ class Sampler:
         self._seen.release(seat)
 
     @torch.inference_mode()
-    def draw(self, seats_S: Seats, logits_SV: Tensor) -> Drawn:
+    def draw(self, seats_S: Seats, logits_SV: Tensor, masks: RowMasks | None = None) -> Drawn:
         """Starts the draw of the next token of each seat's request.
 
-        Row i of the logits (fp32 [S, V]) is that of seats[i]; bias and penalties are written to it.
+        Row i of the logits (fp32 [S, V]) is that of seats[i]; masks, bias and penalties are written
+        to it.
         """
         expected = (len(seats_S), self._vocab_size)
         assert logits_SV.shape == expected, (logits_SV.shape, expected)
@@ -93,6 +102,9 @@ class Sampler:
         asked_R = np.flatnonzero(counts_S >= 0)
         rows_R = self._staging.send({"rows": asked_R})["rows"] if len(asked_R) else None
         raw_RV = None if rows_R is None else logits_SV[rows_R]  # before they are changed
+        if masks is not None:
+            sent = self._staging.send(masks._asdict())
+            kernels.apply_masks(logits_SV, sent["row_R"], sent["words_RW"])
         self._apply_biases(seats_S, logits_SV)
         self._seen.apply_penalties(seats_S, logits_SV)
         token_S = self._draw(seats_S, logits_SV)

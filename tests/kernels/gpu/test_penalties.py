@@ -1,4 +1,4 @@
-"""Bias, penalties, and the counts that penalties need, on the GPU."""
+"""Masks, bias, penalties, and the counts that penalties need, on the GPU."""
 
 from __future__ import annotations
 
@@ -70,4 +70,25 @@ def test_tokens_are_counted() -> None:
         sampling.count_tokens(counts, rows, torch.tensor(tokens, device=DEVICE))
     found = {(r, t): int(counts[r, t]) for r, t in counts.nonzero().tolist()}
     assert found == {(1, 7): api.IN_PROMPT + 2, (0, 0): 1, (0, 1): 1, (4, 299): 2, (2, 3): 1}
+    assert around[0].count_nonzero() == around[-1].count_nonzero() == 0
+
+
+@pytest.mark.parametrize("vocab_size", [31, 32, 700, 3001])
+def test_a_mask_forbids_the_tokens_whose_bits_are_0(vocab_size: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    allowed_RV = torch.rand(2, -(-vocab_size // 32) * 32, generator=generator) < 0.3
+    powers = 1 << torch.arange(32)
+    words_RW = (allowed_RV.view(2, -1, 32) * powers).sum(-1).to(torch.int32)  # bit 31 wraps
+    row_R = torch.tensor([3, 1])
+    logits_SV = random_logits(0, 4, vocab_size)
+    expected = logits_SV.clone()
+    for row, allowed_V in zip(row_R.tolist(), allowed_RV[:, :vocab_size], strict=True):
+        expected[row, ~allowed_V] = -math.inf
+    around = torch.zeros(6, vocab_size, device=DEVICE)
+    ours = around[1:-1]
+    ours.copy_(logits_SV)
+    sampling.apply_masks(ours, row_R.to(DEVICE), words_RW.to(DEVICE))
+    api.apply_masks(logits_SV, row_R, words_RW)
+    assert torch.equal(ours.cpu(), expected)
+    assert torch.equal(logits_SV, expected)
     assert around[0].count_nonzero() == around[-1].count_nonzero() == 0

@@ -16,7 +16,14 @@ from caravan.config import ApiConfig, EngineConfig
 from caravan.engine import wire
 from caravan.engine.client import EngineClient
 from caravan.engine.handle import Engine, Generation, ShownImage, Submission
-from caravan.errors import ApiError, Draining, EngineDead, Overloaded, StillLoading
+from caravan.errors import (
+    ApiError,
+    Draining,
+    EngineDead,
+    GrammarTooComplex,
+    Overloaded,
+    StillLoading,
+)
 from caravan.messages import (
     Abort,
     Delta,
@@ -32,8 +39,10 @@ from caravan.messages import (
     Stats,
     StepOutput,
     ToEngine,
+    TokenLogprobs,
 )
 from caravan.tiles import TiledImage, TileGrid
+from reading import deltas_of
 
 TIMEOUT_S = 10
 READY = Ready(
@@ -138,7 +147,7 @@ async def pair(connect: Connect) -> Pair:
 
 async def collect(generation: Generation) -> list[Delta]:
     async def iterate() -> list[Delta]:
-        return [delta async for delta in generation]
+        return [delta async for delta in deltas_of(generation)]
 
     return await asyncio.wait_for(iterate(), TIMEOUT_S)
 
@@ -325,7 +334,7 @@ async def test_the_engines_end_reaches_every_open_request_after_its_deltas(pair:
     pair.engine.send(Failed("the engine failed", user_error=False))
     await until(lambda: not pair.client.alive)
     assert pair.client.failure == Failed("the engine failed", user_error=False)
-    assert await anext(aiter(first)) == Delta(0, [1])
+    assert await anext(deltas_of(first)) == Delta(0, [1])
     for generation in (first, second):
         error = await raised(generation)
         assert isinstance(error, EngineDead)
@@ -460,3 +469,49 @@ async def test_a_refused_request_sends_no_picture(connect: Connect) -> None:
     with pytest.raises(Overloaded):
         pair.client.submit([Submission([1] * 10, SAMPLING, [ShownImage(picture(b"a"), [1])])])
     assert not pair.engine.socket.poll(20)
+
+
+async def test_requests_with_one_prompt_cross_as_a_group_and_queue_it_once(pair: Pair) -> None:
+    pair.client.submit([Submission([9], SAMPLING)])
+    pair.client.submit(
+        [
+            Submission([1] * 10, SAMPLING),
+            Submission([1] * 10, SAMPLING, prompt_of=0, priority=3),
+            Submission([2], SAMPLING, grammar="start: /a/"),
+            Submission([1] * 10, SAMPLING, prompt_of=0),
+        ]
+    )
+    sent = [pair.engine.receive() for _ in range(5)]
+    assert all(isinstance(message, Generate) for message in sent)
+    assert [message.group for message in sent if isinstance(message, Generate)] == [
+        None, 1, 1, None, 1,
+    ]  # fmt: skip
+    assert sent[2] == Generate(2, [1] * 10, SAMPLING, group=1, priority=3)
+    assert sent[3] == Generate(3, [2], SAMPLING, grammar="start: /a/")
+    assert pair.client._queue.tokens == 1 + 10 + 1 + 1 + 1
+
+
+async def test_a_failure_ends_one_request_alone(pair: Pair) -> None:
+    failing, other = pair.client.submit([Submission([1], SAMPLING), Submission([2], SAMPLING)])
+    pair.engine.step(Delta(0, [5]), Delta(1, [6]))
+    pair.engine.step(Delta(0, [], failure="it became too complex"), Delta(1, [7], finish="length"))
+    assert [delta.tokens for delta in await collect(other)] == [[6], [7]]
+    assert await anext(deltas_of(failing)) == Delta(0, [5])
+    error = await raised(failing)
+    assert (type(error), error.message, error.retry_after_s) == (
+        GrammarTooComplex, "it became too complex", None,
+    )  # fmt: skip
+    assert pair.client.num_open == 0
+    failing.close()
+
+
+async def test_a_request_leaves_the_queue_with_its_first_token_not_with_its_prompt(
+    pair: Pair,
+) -> None:
+    pair.client.submit([Submission([1] * 10, SAMPLING)])
+    pair.engine.step(Delta(0, [], prompt_logprobs=[TokenLogprobs(-1.0, [])]))
+    await pair.sync()
+    assert pair.client._queue.tokens == 10
+    pair.engine.step(Delta(0, [5]))
+    await pair.sync()
+    assert pair.client._queue.tokens == 0

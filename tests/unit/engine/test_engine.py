@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from caravan.config import SchedulerConfig
 from caravan.engine.engine import Engine
-from caravan.messages import Delta, Generate, Sampling, StepPlan, StepResult
+from caravan.messages import Delta, Generate, Sampling, StepPlan, StepResult, TokenMasks
 from caravan.scheduling.scheduler import Scheduler
 from fake_executor import LAYOUT, Drawn, FakeExecutor
 
@@ -86,7 +88,7 @@ class Watched(FakeExecutor):
         super().__init__()
         self.events: list[str] = []
 
-    def launch(self, plan: StepPlan) -> Drawn:
+    def launch(self, plan: StepPlan, masks: Callable[[], TokenMasks] | None = None) -> Drawn:
         events = self.events
         events.append(f"launch {plan.step}")
 
@@ -95,7 +97,7 @@ class Watched(FakeExecutor):
                 events.append(f"fetch {plan.step}")
                 return super().result()
 
-        super().launch(plan)
+        super().launch(plan, masks)
         return Fetched(plan)
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import codecs
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
@@ -33,7 +34,15 @@ STOPS = [
     "\ufffda",
     "b\n",
     "a é",
+    "t|>",
+    "<|eot|>",
+    "b<|",
+    "<|eot|><|eot|>",
+    "\ufffd<",
+    "|>é",
+    "python",
 ]
+SPECIALS = ["<|eot|>", "<|python_start|>"]
 
 
 class Bytes:
@@ -56,52 +65,72 @@ def by_bytes(hub_tokenizer: Tokenizer) -> Bytes:
     return Bytes(hub_tokenizer)
 
 
-def partial_text(tokenizer: Tokenizer, token_ids: list[int]) -> str:
-    """Text without a last character that could still be completed."""
-    data = b"".join(map(tokenizer.text_bytes, token_ids))
-    return codecs.utf_8_decode(data, "replace", False)[0]
+@dataclass
+class Case:
+    """What one detokenizer is to do, and the specification of it."""
 
+    tokenizer: Tokenizer
+    token_ids: list[int]
+    stop_strings: list[str]
+    min_tokens: int = 0
+    shown: Collection[int] = ()
+    include_stop: bool = False
 
-def cut(
-    tokenizer: Tokenizer, token_ids: list[int], stop_strings: list[str], min_tokens: int
-) -> tuple[str, str | None]:
-    """The specification: the whole text, cut at the stop string that ends first."""
-    text = tokenizer.decode(token_ids)
-    searched_from = len(partial_text(tokenizer, token_ids[:min_tokens]))
-    if len(token_ids) <= min_tokens:
-        searched_from = len(text)
-    hits = [
-        (start + len(stop), start, stop)
-        for stop in stop_strings
-        if (start := text.find(stop, searched_from)) >= 0
-    ]
-    if not hits:
-        return text, None
-    _, start, stop = min(hits)
-    return text[:start], stop
+    def data(self, num_tokens: int) -> bytes:
+        return b"".join(
+            self.tokenizer.token_bytes(token_id)
+            if token_id in self.shown
+            else self.tokenizer.text_bytes(token_id)
+            for token_id in self.token_ids[:num_tokens]
+        )
 
+    def text(self, num_tokens: int) -> str:
+        """The text of the first tokens, and nothing more."""
+        return self.data(num_tokens).decode(errors="replace")
 
-def detokenize(
-    tokenizer: Tokenizer,
-    chunks: list[list[int]],
-    stop_strings: list[str],
-    min_tokens: int,
-) -> tuple[str, Detokenizer]:
-    detokenizer = Detokenizer(tokenizer, stop_strings, min_tokens=min_tokens)
-    token_ids = [token_id for chunk in chunks for token_id in chunk]
-    text = ""
-    for chunk in [*chunks, None]:
-        text += detokenizer.finish() if chunk is None else detokenizer.push(chunk)
-        released = tokenizer.decode(token_ids[: detokenizer.num_released])
-        if detokenizer.stopped is None:
-            assert text == released
-        else:
-            assert released.startswith(text)
-    return text, detokenizer
+    def partial_text(self, num_tokens: int) -> str:
+        """Text without a last character that could still be completed."""
+        return codecs.utf_8_decode(self.data(num_tokens), "replace", False)[0]
+
+    def cut(self) -> tuple[str, str, str | None]:
+        """The whole text, cut at the stop string that ends first: before it, and behind it."""
+        text = self.text(len(self.token_ids))
+        searched_from = len(self.partial_text(self.min_tokens))
+        if len(self.token_ids) <= self.min_tokens:
+            searched_from = len(text)
+        hits = [
+            (start + len(stop), start, stop)
+            for stop in self.stop_strings
+            if (start := text.find(stop, searched_from)) >= 0
+        ]
+        if not hits:
+            return text, text, None
+        end, start, stop = min(hits)
+        return text[:start], text[:end], stop
+
+    def run(self, chunks: list[list[int]]) -> tuple[str, Detokenizer]:
+        """Detokenizes chunk by chunk; the text is that of the released tokens all the time."""
+        detokenizer = Detokenizer(
+            self.tokenizer,
+            self.stop_strings,
+            min_tokens=self.min_tokens,
+            shown=self.shown,
+            include_stop=self.include_stop,
+        )
+        text = ""
+        for chunk in [*chunks, None]:
+            text += detokenizer.finish() if chunk is None else detokenizer.push(chunk)
+            released = self.text(detokenizer.num_released)
+            if detokenizer.stopped is None:
+                assert text == released
+            else:
+                assert released.startswith(text)
+        return text, detokenizer
 
 
 tokens_strategy = st.lists(
-    st.sampled_from(PIECES) | st.just(b"special") | st.binary(min_size=1, max_size=2), max_size=24
+    st.sampled_from(PIECES) | st.sampled_from(SPECIALS) | st.binary(min_size=1, max_size=2),
+    max_size=24,
 )
 
 
@@ -110,38 +139,43 @@ tokens_strategy = st.lists(
     stop_strings=st.lists(st.sampled_from(STOPS), max_size=4),
     min_tokens=st.just(0) | st.integers(0, 12),
     cuts=st.lists(st.integers(0, 30), max_size=8),
+    shown=st.sets(st.sampled_from(SPECIALS)),
+    include_stop=st.booleans(),
 )
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=400)
 def test_any_chunking_gives_the_whole_text_cut_at_the_first_stop_string(
     hub_tokenizer: Tokenizer,
     by_bytes: Bytes,
-    pieces: list[bytes],
+    pieces: list[bytes | str],
     stop_strings: list[str],
     min_tokens: int,
     cuts: list[int],
+    shown: set[str],
+    include_stop: bool,
 ) -> None:
     token_ids = []
     for piece in pieces:
         token_ids += (
-            [hub_tokenizer.special_id("<|eot|>")]
-            if piece == b"special"
+            [hub_tokenizer.special_id(piece)]
+            if isinstance(piece, str)
             else by_bytes.encode([piece])
         )
     bounds = [0, *sorted(min(cut, len(token_ids)) for cut in cuts), len(token_ids)]
     chunked = [token_ids[a:b] for a, b in itertools.pairwise(bounds)]
-    expected, stop = cut(hub_tokenizer, token_ids, stop_strings, min_tokens)
+    ids = [hub_tokenizer.special_id(name) for name in shown]
+    case = Case(hub_tokenizer, token_ids, stop_strings, min_tokens, ids, include_stop)
+    before, behind, stop = case.cut()
     counts = set()
     for chunks in (chunked, [token_ids], [[token_id] for token_id in token_ids]):
-        text, detokenizer = detokenize(hub_tokenizer, chunks, stop_strings, min_tokens)
-        assert (text, detokenizer.stopped) == (expected, stop)
+        text, detokenizer = case.run(chunks)
+        assert (text, detokenizer.stopped) == (behind if include_stop else before, stop)
         counts.add((detokenizer.num_tokens, detokenizer.num_released))
     ((num_tokens, num_released),) = counts
     if stop is None:
         assert num_tokens == num_released == len(token_ids)
     elif num_tokens < len(token_ids):
-        end = len(expected + stop)
-        assert len(partial_text(hub_tokenizer, token_ids[: num_tokens - 1])) < end
-        assert len(partial_text(hub_tokenizer, token_ids[:num_tokens])) >= end
+        assert len(case.partial_text(num_tokens - 1)) < len(behind)
+        assert len(case.partial_text(num_tokens)) >= len(behind)
         assert num_released <= num_tokens
 
 
@@ -253,6 +287,64 @@ def test_special_tokens_give_no_text_and_are_released(tokenizer: Tokenizer) -> N
     assert detokenizer.num_released == 1
     assert detokenizer.push(tokenizer.encode("b")) == ""
     assert detokenizer.stopped == "ab"
+
+
+def test_special_tokens_show_their_names_where_they_are_asked_for(tokenizer: Tokenizer) -> None:
+    start, end = map(tokenizer.special_id, ("<|python_start|>", "<|python_end|>"))
+    detokenizer = Detokenizer(tokenizer, shown={start})
+    assert detokenizer.push([start]) == "<|python_start|>"
+    assert detokenizer.push([*tokenizer.encode("f()"), end]) == "f()"
+    assert detokenizer.num_released == detokenizer.num_tokens
+
+
+def test_a_special_token_that_is_shown_breaks_a_character(
+    hub_tokenizer: Tokenizer, by_bytes: Bytes
+) -> None:
+    start, end = map(hub_tokenizer.special_id, ("<|python_start|>", "<|python_end|>"))
+    first, *rest = by_bytes.encode([b"\xf0", b"\x9f", b"\x98", b"\x80"])
+    detokenizer = Detokenizer(hub_tokenizer, shown=[end])
+    tokens = [first, end, first, start, *rest, first]
+    texts = [detokenizer.push([token_id]) for token_id in tokens]
+    assert texts == ["", "\ufffd<|python_end|>", "", "", "", "", "😀", ""]
+    assert detokenizer.finish() == "\ufffd"
+    holding = Detokenizer(hub_tokenizer, ["<|python_end|>b"], shown=[end])
+    assert holding.push([first, end]) == "\ufffd"  # out, while the name could become a stop string
+    assert holding.num_released == 1
+
+
+@pytest.mark.parametrize(
+    ("stop_string", "text"),
+    [("python", "a<|"), ("<|python_end|>", "a"), ("a<|py", ""), ("|>b", "a<|python_end")],
+)
+def test_a_stop_string_can_lie_in_the_name_of_a_special_token(
+    tokenizer: Tokenizer, stop_string: str, text: str
+) -> None:
+    end = tokenizer.special_id("<|python_end|>")
+    tokens = [*tokenizer.encode("a"), end, *tokenizer.encode("b")]
+    detokenizer = Detokenizer(tokenizer, [stop_string], shown=[end])
+    assert detokenizer.push(tokens) == text
+    assert detokenizer.stopped == stop_string
+    hidden = Detokenizer(tokenizer, [stop_string])
+    assert hidden.push(tokens) + hidden.finish() == "ab"
+
+
+def test_a_stop_string_can_stay_and_ends_the_text(tokenizer: Tokenizer) -> None:
+    tokens = [tokenizer.encode(piece)[0] for piece in ("x", "some", "one", "y")]
+    detokenizer = Detokenizer(tokenizer, ["eon"], include_stop=True)
+    assert [detokenizer.push([token_id]) for token_id in tokens] == ["x", "", "someon", ""]
+    assert detokenizer.stopped == "eon"
+    assert (detokenizer.num_tokens, detokenizer.num_released) == (3, 3)
+    assert detokenizer.finish() == ""
+
+
+def test_a_broken_character_can_stay_as_a_stop_string(
+    hub_tokenizer: Tokenizer, by_bytes: Bytes
+) -> None:
+    for pieces in ([b"b", b"\xe2", b"a"], [b"b", b"\xff", b"a"], [b"b", b"\xe2"]):
+        detokenizer = Detokenizer(hub_tokenizer, ["\ufffd"], include_stop=True)
+        text = detokenizer.push(by_bytes.encode(pieces))
+        assert text + detokenizer.finish() == "b\ufffd"
+        assert detokenizer.num_released == 2
 
 
 def test_unknown_ids_are_refused(tokenizer: Tokenizer) -> None:

@@ -1,0 +1,96 @@
+"""Fields that chat and completions share: how tokens are drawn, and when they end."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from caravan.api.schema.base import INT64_MAX, INT64_MIN, Body, Items, refuse
+from caravan.api.schema.output import StructuredOutputs
+
+MAX_CHOICES = 128  # prompts * n of one request
+MAX_STOPS = 4
+MAX_STOP_CHARACTERS = 256  # of each; every choice keeps an automaton of all of them
+MAX_BIASED_TOKENS = 1024
+MAX_STOP_TOKENS = 1024
+MAX_PRIORITY = 1000
+MAX_LABEL = 512  # characters of what a client calls its users and caches
+
+# A penalty beyond these bounds makes infinities of ordinary fp32 logits.
+REPETITION_PENALTY_MIN, REPETITION_PENALTY_MAX = 0.01, 100.0
+
+Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL)]
+
+
+def _listed(value: object) -> object:
+    if not isinstance(value, (str, list)):
+        refuse("invalid_type", "must be a string or a list of strings")
+    return [value] if isinstance(value, str) else value
+
+
+def _token_keys(biases: dict[str, float]) -> dict[str, float]:
+    """JSON has no integer keys: each must be the one way to write its token id."""
+    for key in biases:
+        if not (key.isascii() and key.isdigit() and len(key) <= 10 and str(int(key)) == key):
+            refuse("invalid_value", "is not a token id", key)
+    return biases
+
+
+class StreamOptions(Body):
+    """Options of a streamed answer."""
+
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+    include_obfuscation: bool = False
+
+
+class SamplingBody(Body):
+    """Fields that chat and completions share; None is the model's own default."""
+
+    model: str
+    max_tokens: int | None = Field(None, ge=0, le=INT64_MAX)
+    min_tokens: int = Field(0, ge=0, le=INT64_MAX)
+    n: int = Field(1, ge=1, le=MAX_CHOICES)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    min_p: float = Field(0.0, ge=0, le=1)
+    seed: int | None = Field(None, ge=INT64_MIN, le=INT64_MAX)
+    repetition_penalty: float = Field(1.0, ge=REPETITION_PENALTY_MIN, le=REPETITION_PENALTY_MAX)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    logit_bias: Annotated[
+        dict[str, Annotated[float, Field(ge=-100, le=100)]],
+        Field(max_length=MAX_BIASED_TOKENS),
+        AfterValidator(_token_keys),
+    ] = {}
+    stop: Annotated[
+        Items[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]],
+        Field(max_length=MAX_STOPS),
+        BeforeValidator(_listed),
+    ] = []
+    stop_token_ids: Annotated[Items[int], Field(max_length=MAX_STOP_TOKENS)] = []
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    skip_special_tokens: bool = True
+    structured_outputs: StructuredOutputs | None = None
+    prompt_logprobs: int | None = Field(None, ge=0, le=20)
+    truncate_prompt_tokens: int | None = Field(None, ge=1, le=INT64_MAX)
+    return_token_ids: bool = False
+    priority: int = Field(0, ge=0, le=MAX_PRIORITY)
+    user: Label | None = None
+    cache_salt: Label | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            refuse("invalid_value", "is only allowed when `stream` is true", "stream_options")
+        if self.prompt_logprobs is not None and self.stream:
+            refuse("invalid_value", "is only allowed when `stream` is false", "prompt_logprobs")
+        return self
+
+
+ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast"]

@@ -1,0 +1,128 @@
+"""Grammars of outputs that call tools.
+
+A function's call is `{"type": "function", "name": NAME, "parameters": ARGUMENTS}`, spelled like
+this; a custom tool's is `<|python_start|>NAME`, a line break, its input and `<|python_end|>`. Calls
+follow each other directly or after a line break.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from llguidance import regex_to_lark
+
+from caravan.grammars.constraints import finished, literal
+from caravan.grammars.errors import GrammarError
+from caravan.grammars.larks import guidance_lark
+from caravan.grammars.limits import Budget
+from caravan.grammars.regexes import check_regex
+from caravan.grammars.schemas import guidance_schema
+from caravan.grammars.unions import kinds
+
+FUNCTION_HEAD = '{"type": "function", "name": "'
+CUSTOM_START = "<|python_start|>"
+CUSTOM_END = "<|python_end|>"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRule:
+    """A tool that may be called, and what its arguments or its input are held to."""
+
+    name: str
+    kind: Literal["function", "custom"] = "function"
+    schema: dict[str, Any] | None = None  # of a function; None: any JSON object
+    strict: bool = False  # the schema holds even where nothing demands a call
+    syntax: Literal["text", "regex", "lark"] = "text"  # of a custom tool's input
+    definition: str | None = None  # the regular expression, or the Lark grammar
+
+
+def required(tools: Sequence[ToolRule], *, parallel: bool) -> str:
+    """One call, or with `parallel` one or more, and nothing else. Raises GrammarError.
+
+    Arguments are held to a function's schema, strict or not.
+    """
+    rules = _Rules(tools, all_strict=True)
+    rules.add('start: call ("\\n"? call)*' if parallel else "start: call")
+    rules.add(f"function: {literal(FUNCTION_HEAD)} function_rest")
+    rules.add(f"custom: {CUSTOM_START} custom_rest")
+    return rules.grammar()
+
+
+def automatic(tools: Sequence[ToolRule], *, parallel: bool) -> str:
+    """Text with calls in it; without `parallel` one at most, at its end. Raises GrammarError.
+
+    What begins like a call is one. Arguments are held to a strict function's schema, and are any
+    JSON object otherwise.
+    """
+    rules = _Rules(tools, all_strict=False)
+    rules.add("start: call* TEXT" if parallel else "start: call | TEXT")
+    # Lazy: the text ends at the first place where a call begins.
+    rules.add(f"function_head[lazy]: TEXT {literal(FUNCTION_HEAD)}")
+    rules.add("function: function_head function_rest")
+    rules.add(f"custom: TEXT {CUSTOM_START} custom_rest")
+    return rules.grammar()
+
+
+class _Rules:
+    """A Lark grammar in the making, with the rules of what follows the beginning of a call."""
+
+    def __init__(self, tools: Sequence[ToolRule], *, all_strict: bool) -> None:
+        assert tools
+        self._budget = Budget()
+        self._lines: list[str] = []
+        self._inputs: list[dict[str, str]] = []  # grammars of their own
+        by_kind: dict[str, list[str]] = {}
+        for index, tool in enumerate(tools):
+            try:
+                rest = self._rest(tool, index, all_strict)
+            except GrammarError as error:
+                place = f"/{index}{error.path}"
+                raise GrammarError(error.reason, place) from None
+            by_kind.setdefault(tool.kind, []).append(f"{tool.kind}_{index}")
+            self.add(f"{tool.kind}_{index}: {rest}")
+        self._kinds = list(by_kind)
+        for kind, names in by_kind.items():
+            self.add(f"{kind}_rest: {' | '.join(names)}")
+
+    def add(self, rule: str) -> None:
+        """Adds a rule; one that no tool needs is left out in the end."""
+        self._lines.append(rule)
+
+    def grammar(self) -> str:
+        """The whole."""
+        unused = tuple({"function", "custom"} - {*self._kinds})
+        lines = [line for line in self._lines if not line.startswith(unused)]
+        lines += [f"call: {' | '.join(self._kinds)}", r"TEXT: /(?s:.*)/"]
+        main = {"name": "calls", "lark_grammar": "\n".join(lines)}
+        return finished(json.dumps({"grammars": [main, *self._inputs]}))
+
+    def _rest(self, tool: ToolRule, index: int, all_strict: bool) -> str:
+        if tool.kind == "custom":
+            return f"{literal(tool.name + chr(10))} {self._input(tool, index)} {CUSTOM_END}"
+        schema = tool.schema if tool.strict or all_strict else None
+        schema = guidance_schema(_object_schema(schema or {}), self._budget)
+        head = json.dumps(tool.name, ensure_ascii=False)[1:] + ', "parameters": '
+        return f'{literal(head)} %json {json.dumps(schema)} "}}"'
+
+    def _input(self, tool: ToolRule, index: int) -> str:
+        if tool.syntax == "text":
+            return "TEXT"
+        assert tool.definition is not None, tool
+        if tool.syntax == "regex":
+            check_regex(tool.definition, self._budget)
+            return f"/{regex_to_lark(tool.definition, '')}/"
+        name = f"input_{index}"
+        self._inputs.append(
+            {"name": name, "lark_grammar": guidance_lark(tool.definition, self._budget)}
+        )
+        return f"@{name}"
+
+
+def _object_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with objects only, as arguments are one."""
+    if "object" not in kinds(schema):
+        raise GrammarError("must describe an object")
+    return {**schema, "type": "object"}
