@@ -52,6 +52,14 @@ def create(client: openai.OpenAI, **fields: Any) -> ChatCompletion:
     return answer
 
 
+def streamed(client: openai.OpenAI, **fields: Any) -> ChatCompletion:
+    """What the SDK's own helper makes of a stream."""
+    body: dict[str, Any] = {"model": MODEL, "messages": [USER], "tools": [WEATHER, TIME], **fields}
+    with client.chat.completions.stream(**body) as stream:
+        answer: ChatCompletion = stream.get_final_completion()
+    return answer
+
+
 def says(text: str, *, by: int = 1, finish: Any = "stop") -> Script:
     """Text with the markers of code as the special tokens that they are."""
     parts = text.replace("<|python_end|>", "<|python_start|>").split("<|python_start|>")
@@ -112,12 +120,7 @@ def test_a_stream_adds_up_to_the_answer_in_one_object(
     by: int,
 ) -> None:
     engine.script = says(text, by=by)
-    with client.chat.completions.stream(
-        model=MODEL,
-        messages=[{"role": "user", "content": "Hi"}],
-        tools=[WEATHER, TIME],  # type: ignore[list-item]
-    ) as stream:
-        answer = stream.get_final_completion()
+    answer = streamed(client)
     message = answer.choices[0].message
     assert [
         (call.function.name, json.loads(call.function.arguments))
@@ -353,13 +356,7 @@ async def test_logprobs_cover_calls_too(http: httpx.AsyncClient, engine: FakeEng
 def test_choices_do_not_mix_their_calls(client: openai.OpenAI, engine: FakeEngine) -> None:
     texts = ['[weather(city="A")]', "plain", '[time(), weather(city="C")]']
     engine.script = lambda index, sampling: say(texts[index])
-    with client.chat.completions.stream(
-        model=MODEL,
-        messages=[{"role": "user", "content": "Hi"}],
-        tools=[WEATHER, TIME],
-        n=3,  # type: ignore[list-item]
-    ) as stream:
-        answer = stream.get_final_completion()
+    answer = streamed(client, n=3)
     names = [
         [call.function.name for call in choice.message.tool_calls or []]
         for choice in answer.choices

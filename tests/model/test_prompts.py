@@ -91,9 +91,7 @@ def test_choices_of_one_prompt_are_as_if_each_were_alone(
 ) -> None:
     """They share the prompt's pages, past the ends of their chunks."""
     tokens = prompt(length)
-    seeded = [
-        Sampling(max_tokens=30, seed=seed, temperature=0.9, logprobs=0) for seed in range(4)
-    ]
+    seeded = [Sampling(max_tokens=30, seed=seed, temperature=0.9, logprobs=0) for seed in range(4)]
     engine = new_engine(runner(directory), async_scheduling=ahead)
     alone = [complete(engine, [tokens], sampling)[0] for sampling in seeded]
     before = engine.stats.computed_tokens

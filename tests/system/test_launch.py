@@ -22,6 +22,7 @@ from caravan.engine.handle import Submission
 from caravan.engine.launch import EngineProcess
 from caravan.errors import ConfigError, EngineDead
 from caravan.messages import Sampling
+from reading import deltas_of
 
 TIMEOUT_S = 20
 TESTS = Path(__file__).parents[1]
@@ -84,7 +85,7 @@ async def test_it_starts_serves_and_stops(engine_with: EngineWith, tmp_path: Pat
     task = asyncio.create_task(engine.run())
     await until(lambda: engine.client.ready)
     (generation,) = engine.client.submit([Submission([1, 2], Sampling(max_tokens=3))])
-    tokens = [token async for delta in generation for token in delta.tokens]
+    tokens = [token async for delta in deltas_of(generation) for token in delta.tokens]
     assert tokens == [2, 3, 4]
     await engine.stop()
     assert await status_of(task) == 0
@@ -111,7 +112,7 @@ async def test_the_sockets_directory_is_private_and_gone_once_both_ends_have_met
     assert mode == 0o700
     await until(lambda: not Path(folder).exists())
     (generation,) = engine.client.submit([Submission([1], Sampling(max_tokens=1))])
-    assert [delta.finish async for delta in generation] == ["length"]
+    assert [delta.finish async for delta in deltas_of(generation)] == ["length"]
     await engine.stop()
     assert await status_of(task) == 0
 
@@ -147,11 +148,11 @@ async def test_a_killed_engine_ends_open_requests(
     task = asyncio.create_task(engine.run())
     await until(lambda: engine.client.ready)
     (generation,) = engine.client.submit([Submission([1], Sampling(max_tokens=100))])
-    assert (await anext(aiter(generation))).tokens == [1]
+    assert (await anext(deltas_of(generation))).tokens == [1]
     assert engine._process
     os.kill(engine._process.pid, 9)
     with pytest.raises(EngineDead):
-        await asyncio.wait_for(anext(aiter(generation)), TIMEOUT_S)
+        await asyncio.wait_for(anext(deltas_of(generation)), TIMEOUT_S)
     assert await status_of(task) == -9
     assert "killed by signal 9" in caplog.text
 
@@ -164,7 +165,7 @@ async def test_an_engine_that_does_not_stop_is_killed(
     task = asyncio.create_task(engine.run())
     await until(lambda: engine.client.ready)
     (generation,) = engine.client.submit([Submission([1], Sampling(max_tokens=100))])
-    assert (await anext(aiter(generation))).tokens == [1]
+    assert (await anext(deltas_of(generation))).tokens == [1]
     await until((tmp_path / "stuck").exists)
     await engine.stop()
     assert await status_of(task) == -9

@@ -8,7 +8,7 @@ follow each other directly or after a line break.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +25,8 @@ from caravan.grammars.unions import kinds
 FUNCTION_HEAD = '{"type": "function", "name": "'
 CUSTOM_START = "<|python_start|>"
 CUSTOM_END = "<|python_end|>"
+
+_CALLS = r'call ("\n"? call)*'
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ def required(tools: Sequence[ToolRule], *, parallel: bool) -> str:
     Arguments are held to a function's schema, strict or not.
     """
     rules = _Rules(tools, all_strict=True)
-    rules.add('start: call ("\\n"? call)*' if parallel else "start: call")
+    rules.add(f"start: {_CALLS if parallel else 'call'}")
     rules.add(f"function: {literal(FUNCTION_HEAD)} function_rest")
     rules.add(f"custom: {CUSTOM_START} custom_rest")
     return rules.grammar()
@@ -66,11 +68,46 @@ def automatic(tools: Sequence[ToolRule], *, parallel: bool) -> str:
     return rules.grammar()
 
 
+def either(tools: Sequence[ToolRule], answer: dict[str, Any] | bool, *, parallel: bool) -> str:
+    """Calls as in `automatic`, or JSON that is valid under the schema `answer`, and nothing else.
+
+    Raises GrammarError. Here a function's call is JSON like the answer, token by token and without
+    white space up to its arguments, so that what has begun can still become either.
+    """
+    rules = _Rules(tools, all_strict=False, head=_json_head)
+    rules.add(f"start: {_CALLS if parallel else 'call'} | answer")
+    rules.add(f"answer: {rules.json(answer)}")
+    rules.add("function: function_rest")
+    rules.add(f"custom: {CUSTOM_START} custom_rest")
+    return rules.grammar()
+
+
+def _exact_head(name: str) -> str:
+    """What follows FUNCTION_HEAD, up to the arguments."""
+    return literal(json.dumps(name, ensure_ascii=False)[1:] + ', "parameters": ')
+
+
+def _json_head(name: str) -> str:
+    """A call up to its arguments, as tokens of JSON."""
+    tokens = [
+        *("{", '"type"', ":", '"function"', ","),
+        *('"name"', ":", json.dumps(name, ensure_ascii=False), ",", '"parameters"', ":"),
+    ]
+    return " ".join(map(literal, tokens))
+
+
 class _Rules:
     """A Lark grammar in the making, with the rules of what follows the beginning of a call."""
 
-    def __init__(self, tools: Sequence[ToolRule], *, all_strict: bool) -> None:
+    def __init__(
+        self,
+        tools: Sequence[ToolRule],
+        *,
+        all_strict: bool,
+        head: Callable[[str], str] = _exact_head,
+    ) -> None:
         assert tools
+        self._head = head
         self._budget = Budget()
         self._lines: list[str] = []
         self._inputs: list[dict[str, str]] = []  # grammars of their own
@@ -91,6 +128,10 @@ class _Rules:
         """Adds a rule; one that no tool needs is left out in the end."""
         self._lines.append(rule)
 
+    def json(self, schema: dict[str, Any] | bool) -> str:
+        """JSON of a schema, as a part of a rule."""
+        return f"%json {json.dumps(guidance_schema(schema, self._budget))}"
+
     def grammar(self) -> str:
         """The whole."""
         unused = tuple({"function", "custom"} - {*self._kinds})
@@ -103,9 +144,7 @@ class _Rules:
         if tool.kind == "custom":
             return f"{literal(tool.name + chr(10))} {self._input(tool, index)} {CUSTOM_END}"
         schema = tool.schema if tool.strict or all_strict else None
-        schema = guidance_schema(_object_schema(schema or {}), self._budget)
-        head = json.dumps(tool.name, ensure_ascii=False)[1:] + ', "parameters": '
-        return f'{literal(head)} %json {json.dumps(schema)} "}}"'
+        return f'{self._head(tool.name)} {self.json(_object_schema(schema or {}))} "}}"'
 
     def _input(self, tool: ToolRule, index: int) -> str:
         if tool.syntax == "text":

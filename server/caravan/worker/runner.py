@@ -188,7 +188,7 @@ def _row_masks(masks: TokenMasks, rids: list[int]) -> RowMasks | None:
     if not masks.rids:
         return None
     row_of = {rid: row for row, rid in enumerate(rids)}
-    words = np.frombuffer(masks.words, np.int32).reshape(len(masks.rids), -1)
+    words = np.frombuffer(masks.words, np.int32).reshape(len(masks.rids), -1).copy()  # writable
     return RowMasks(np.array([row_of[rid] for rid in masks.rids]), words)
 
 
