@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import codecs
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 
 from caravan.text.stop_strings import StopMatcher
 from caravan.text.tokenizer import Tokenizer
@@ -45,10 +46,11 @@ class Detokenizer:
         self.stopped: str | None = None  # the stop string that was found
         self.num_tokens = 0  # tokens read, up to the one that completed the stop string
         self.num_released = 0  # tokens whose text is out; a stop string may have cut the last
-        self._tokenizer = tokenizer
+        stop_strings = tuple(stop_strings)
+        self._searches = bool(stop_strings)
         self._matcher = StopMatcher(stop_strings)
         self._min_tokens = min_tokens
-        self._shown = frozenset(shown)
+        self._bytes = partial(_bytes, tokenizer, frozenset(shown)) if shown else tokenizer.text_bytes
         self._include_stop = include_stop
         self._incomplete = b""  # the beginning of a character
         # A unit is the text of neighbouring tokens that are whole characters only together, and
@@ -58,11 +60,15 @@ class Detokenizer:
         self._open_tokens = 0
         self._num_held = 0  # characters, those of the open unit included
 
-    def push(self, token_ids: Iterable[int]) -> str:
+    def push(self, token_ids: Sequence[int]) -> str:
         """Reads tokens and returns the text that is final now; after a stop string, none.
 
         Raises UnknownTokenId.
         """
+        if not self._searches and not self._incomplete:
+            text = self._whole(token_ids)
+            if text is not None:
+                return text
         for token_id in token_ids:
             if self.stopped is not None:
                 break
@@ -75,10 +81,21 @@ class Detokenizer:
             self._break_character()
         return self._release(0)
 
+    def _whole(self, token_ids: Sequence[int]) -> str | None:
+        """The text of tokens that nothing holds back; None, and nothing is read, if something does.
+
+        Most tokens are whole characters, and few requests have stop strings.
+        """
+        data = b"".join(map(self._bytes, token_ids))
+        text, num_bytes = codecs.utf_8_decode(data, "replace", False)
+        if num_bytes < len(data):
+            return None
+        self.num_tokens += len(token_ids)
+        self.num_released += len(token_ids)
+        return text
+
     def _read(self, token_id: int) -> None:
-        data = self._tokenizer.text_bytes(token_id)
-        if not data and token_id in self._shown:
-            data = self._tokenizer.token_bytes(token_id)
+        data = self._bytes(token_id)
         self.num_tokens += 1
         if self._incomplete and data and not 0x80 <= data[0] < 0xC0:
             self._break_character()  # UTF-8 goes on with a byte from that range only
@@ -132,3 +149,8 @@ class Detokenizer:
         text = "".join(released)
         self._num_held -= len(text)
         return text
+
+
+def _bytes(tokenizer: Tokenizer, shown: frozenset[int], token_id: int) -> bytes:
+    """What a token adds to the text; a special one that is `shown`, its name."""
+    return tokenizer.token_bytes(token_id) if token_id in shown else tokenizer.text_bytes(token_id)

@@ -247,9 +247,19 @@ class ExactCall:
         while start < len(text) and self._head.advance(text[start]):
             start += 1
         if start < len(text):
-            self.tool = self._head.value if text[start] == "{" else None
-            self.broken = self.tool is None
+            self._state = self._behind_head
+            self.broken = not self._head.complete
+        return start
+
+    def _behind_head(self, text: str, start: int) -> int:
+        start = skip_white_space(text, start)
+        if start == len(text):
+            return start
+        if text[start] == "{":
+            self.tool = self._head.value
             self._state = self._in_arguments
+        else:
+            self.broken = True
         return start
 
     def _in_arguments(self, text: str, start: int) -> int:

@@ -352,7 +352,7 @@ SOURCES = [
 def test_any_cuts_give_the_same(source: str) -> None:
     expected = as_json(source)
     json.loads(expected)
-    for cut, other in itertools.combinations(range(len(source) + 1), 2):
+    for cut, other in itertools.combinations(range(0, len(source) + 1, 2), 2):
         assert as_json(source, (cut, other)) == expected
     assert as_json(source, range(len(source))) == expected
 

@@ -93,7 +93,7 @@ ANY_TEXT = st.lists(st.sampled_from(FRAGMENTS) | st.sampled_from(TEXTS), max_siz
 PLACES = st.lists(st.floats(0, 1), min_size=1, max_size=6)
 
 
-@settings(derandomize=True, deadline=None, max_examples=120)
+@settings(derandomize=True, deadline=None, max_examples=100)
 @given(ANY_TEXT, PLACES, st.sampled_from([TOOLS, WITH_CODE]), st.booleans())
 @example(f"[f(a=1)]{START}g()<|pytho", [0.9], WITH_CODE, False)
 @example(f"{START}patch<|python_", [0.99], WITH_CODE, False)
@@ -148,8 +148,8 @@ LONG_CASES = [
 ]
 
 
-def count_lines(text: str, size: int, enforced: bool) -> int:
-    """How many lines of ours run for a text that comes in pieces of that size."""
+def count_lines(text: str, enforced: bool) -> int:
+    """How many lines of ours run for a text that comes in small pieces."""
     count = 0
 
     def trace(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
@@ -161,8 +161,8 @@ def count_lines(text: str, size: int, enforced: bool) -> int:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        for start in range(0, len(text), size):
-            parser.push(text[start : start + size])
+        for start in range(0, len(text), 3):
+            parser.push(text[start : start + 3])
         parser.finish(cut=False)
     finally:
         sys.settrace(before)
@@ -171,18 +171,17 @@ def count_lines(text: str, size: int, enforced: bool) -> int:
 
 @pytest.mark.parametrize(("beginning", "repeated", "enforced"), LONG_CASES)
 def test_work_grows_as_the_text_does(beginning: str, repeated: str, enforced: bool) -> None:
-    for size in (3, sys.maxsize):
-        short, long = (
-            count_lines(beginning + repeated * (length // len(repeated)), size, enforced)
-            for length in (100, 400)
-        )
-        assert long < 8 * short + 300  # quadratic would be 16 times
+    short, long = (
+        count_lines(beginning + repeated * (length // len(repeated)), enforced)
+        for length in (200, 800)
+    )
+    assert long < 8 * short + 300  # quadratic would be 16 times
 
 
 @pytest.mark.parametrize(("beginning", "repeated", "enforced"), LONG_CASES)
 def test_no_character_is_looked_at_too_often(beginning: str, repeated: str, enforced: bool) -> None:
     short, long = (
-        WatchedText(beginning + repeated * (length // len(repeated))) for length in (1200, 4800)
+        WatchedText(beginning + repeated * (length // len(repeated))) for length in (1600, 6400)
     )
     for text in (short, long):
         # Behind the markers, where it is still the text that counts.
@@ -217,5 +216,8 @@ def test_what_is_held_is_not_copied_again_and_again(beginning: str, repeated: st
         parser.finish(cut=False)
         return time.process_time() - start
 
-    short = min(seconds(100_000) for _ in range(3))
-    assert seconds(1_600_000) < 40 * short + 0.02  # 16 times the text
+    def is_linear() -> bool:
+        return seconds(1_600_000) < 40 * min(seconds(100_000) for _ in range(3)) + 0.02
+
+    # 16 times the text; a busy machine may disturb one measurement.
+    assert any(is_linear() for _ in range(3))
