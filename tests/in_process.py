@@ -49,23 +49,26 @@ def load(
     return Runner(config, directory, lambda progress: None)
 
 
-def new_engine(
+def new_scheduler(
     runner: Runner,
     *,
     num_pages: int | None = None,
     budget: int = 2048,
     tile_budget: int = 16,
     max_num_seqs: int = 64,
-    async_scheduling: bool = False,
-) -> Engine:
-    """A fresh scheduler over the runner's arena, or over its first `num_pages` pages."""
+) -> Scheduler:
+    """Over the runner's arena, or over its first `num_pages` pages."""
     config = SchedulerConfig(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=budget,
         max_num_batched_tiles=tile_budget,
     )
-    num_pages = num_pages or runner.num_pages
-    scheduler = Scheduler(runner.layout, num_pages, config, runner.tile_slots)
+    return Scheduler(runner.layout, num_pages or runner.num_pages, config, runner.tile_slots)
+
+
+def new_engine(runner: Runner, *, async_scheduling: bool = False, **limits: int | None) -> Engine:
+    """With a fresh scheduler."""
+    scheduler = new_scheduler(runner, **limits)  # type: ignore[arg-type]  # None: all pages
     return Engine(runner, scheduler, async_scheduling=async_scheduling)
 
 

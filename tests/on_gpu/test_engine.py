@@ -5,17 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 
 from caravan.config import Dtype
+from caravan.engine.engine import Engine
+from caravan.engine.executor import Executor, Launched
 from caravan.engine.handle import ShownImage, Submission
-from caravan.messages import Sampling
+from caravan.messages import Sampling, StepPlan, TokenMasks
 from caravan.tiles import TiledImage, TileGrid
 from caravan.worker.runner import Runner
-from in_process import Completion, complete, complete_all, load, new_engine
+from in_process import Completion, complete, complete_all, load, new_engine, new_scheduler
 from tiny_llama4 import VARIANTS, load_oracle
 
 pytestmark = pytest.mark.gpu
@@ -104,6 +108,42 @@ def test_steps_ahead_under_preemption(tiny_checkpoint: Callable[..., Path]) -> N
     engine = new_engine(on_gpu, num_pages=num_pages, budget=40, async_scheduling=True)
     assert_same(complete(engine, PROMPTS, MIXED), plain, 1e-4)
     assert engine.stats.preemptions > 0
+
+
+def test_prompts_are_scored_and_shared_as_on_the_cpu(tiny_checkpoint: Callable[..., Path]) -> None:
+    directory = tiny_checkpoint("scout")
+    scored = Sampling(max_tokens=30, seed=1, temperature=0.9, logprobs=0, prompt_logprobs=3)
+    seeded = [Sampling(max_tokens=30, seed=seed, temperature=0.9, logprobs=0) for seed in (2, 3)]
+    prompt = PROMPTS[4]
+    family = [Submission(prompt, scored), *(Submission(prompt, s, prompt_of=0) for s in seeded)]
+    cpu = complete_all(new_engine(load(directory)), family)
+    on_gpu = runner(directory, "float32", enforce_eager=False)
+    gpu = complete_all(new_engine(on_gpu, async_scheduling=True), family)
+    assert_same(gpu, cpu, 3e-4)
+    assert [it.cached_tokens for it in gpu] == [it.cached_tokens for it in cpu]
+    for ours, theirs in zip(gpu[0].prompt_logprobs, cpu[0].prompt_logprobs, strict=True):
+        assert ours.logprob == pytest.approx(theirs.logprob, abs=3e-4)
+
+
+def test_masks_hold_the_draw(tiny_checkpoint: Callable[..., Path]) -> None:
+    """In steps launched ahead, with graphs: only the tokens whose bits are set are drawn."""
+    on_gpu = runner(tiny_checkpoint("scout"), "float32", enforce_eager=False)
+    words = np.zeros(-(-on_gpu.vocab_size // 32), np.int32)
+    words[1], words[3] = 0b1010, 1  # the tokens 33, 35 and 96
+    plain_launch = on_gpu.launch
+
+    def launch(plan: StepPlan, masks: Callable[[], TokenMasks] | None = None) -> Launched:
+        rids = [segment.rid for segment in plan.segments if segment.samples][:2]
+        held = TokenMasks(rids, words.tobytes() * len(rids))
+        return plain_launch(plan, lambda: held)
+
+    held = SimpleNamespace(launch=launch, vocab_size=on_gpu.vocab_size)
+    scheduler = new_scheduler(on_gpu)
+    engine = Engine(cast(Executor, held), scheduler, async_scheduling=True)
+    free = Sampling(max_tokens=40, seed=5, temperature=1.5)
+    first, second, third = complete(engine, [PROMPTS[5]] * 3, free)
+    assert {*first.tokens, *second.tokens} <= {33, 35, 96}
+    assert len({*third.tokens}) > 5
 
 
 def test_a_chunk_of_real_length(tiny_checkpoint: Callable[..., Path]) -> None:
