@@ -12,9 +12,9 @@ import pytest
 from caravan.config import SchedulerConfig
 from caravan.engine.constraints import FAILED, Constraints
 from caravan.engine.engine import Engine
-from caravan.engine.vocabulary import read_vocabulary
+from caravan.engine.vocabulary import load_compiler
 from caravan.grammars import constraints as grammars
-from caravan.grammars.matchers import Compiler, Matcher
+from caravan.grammars.matchers import Matcher
 from caravan.messages import Delta, Generate, Sampling
 from caravan.scheduling.scheduler import Scheduler
 from caravan.text.tokenizer import Tokenizer
@@ -47,8 +47,8 @@ def new_engine(
     config = SchedulerConfig(max_num_seqs=64, max_num_batched_tokens=64)
     num_pages = num_pages or runner.num_pages
     scheduler = Scheduler(runner.layout, num_pages, config, runner.tile_slots)
-    compiler = Compiler(lambda: read_vocabulary(directory, runner.vocab_size))
-    constraints = Constraints(lambda: compiler, runner.vocab_size)
+    compiler = load_compiler(directory, runner.vocab_size)
+    constraints = Constraints(compiler, runner.vocab_size)
     return Engine(runner, scheduler, constraints, async_scheduling=ahead)
 
 

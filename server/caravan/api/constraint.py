@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import NamedTuple
 
 from caravan.api.schema.chat import ChatBody
@@ -38,13 +37,9 @@ class GrammarDesk:
     """Checks the grammars of requests."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+        """Begins to read the vocabulary, which takes a second: it is there before the model is."""
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="grammar")
-
-    @cached_property
-    def _checker(self) -> Checker:
-        """Made by the first request that needs it: with 200,000 tokens it takes a second."""
-        return Checker(grammar_vocabulary(self._tokenizer))
+        self._checker = self._threads.submit(lambda: Checker(grammar_vocabulary(tokenizer)))
 
     async def grammar(self, constraint: Constraint) -> str:
         """The checked grammar. Raises InvalidGrammar, which names the field and says why."""
@@ -59,7 +54,7 @@ class GrammarDesk:
 
     def _checked(self, build: Callable[[], str]) -> str:
         grammar = build()
-        self._checker.check(grammar)
+        self._checker.result().check(grammar)
         return grammar
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from caravan import child_process, logs
 from caravan.config import EngineConfig
 from caravan.engine import loop
+from caravan.engine.vocabulary import load_compiler
 from caravan.messages import Progress
 from caravan.worker import environment
 
@@ -32,7 +33,7 @@ def main() -> int:
     child_process.obey_parent_only()
     logs.configure("engine")
     address, parent_pid = sys.argv[1:]
-    return loop.run(address, int(parent_pid), load_runner)
+    return loop.run(address, int(parent_pid), load_runner, load_compiler)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ give. A grammar that fails, whenever it does, ends its own request and no other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,10 +21,9 @@ FAILED = "The grammar of this request became too complex while it was being foll
 class Constraints:
     """All requests with a grammar."""
 
-    def __init__(self, new_compiler: Callable[[], Compiler] | None, vocab_size: int) -> None:
-        """`new_compiler` is called when the first grammar comes; None: there will be none."""
-        self._new_compiler = new_compiler
-        self._compiler: Compiler | None = None
+    def __init__(self, compiler: Compiler | None, vocab_size: int) -> None:
+        """Without a compiler no request may have a grammar."""
+        self._compiler = compiler
         self._words = -(-vocab_size // 32)
         self._compiling: dict[int, Generate] = {}  # by rid
         self._unwanted: set[int] = set()  # of those that compile
@@ -38,9 +37,7 @@ class Constraints:
     def add(self, request: Generate) -> None:
         """Starts to compile a request's grammar."""
         assert request.grammar is not None, request
-        if self._compiler is None:
-            assert self._new_compiler, "this engine knows no grammars"
-            self._compiler = self._new_compiler()
+        assert self._compiler is not None, "this engine knows no grammars"
         self._compiling[request.rid] = request
         self._compiler.start(request.rid, request.grammar)
 

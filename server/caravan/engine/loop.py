@@ -16,7 +16,6 @@ from caravan.engine import wire
 from caravan.engine.constraints import Constraints
 from caravan.engine.engine import Engine
 from caravan.engine.executor import Executor
-from caravan.engine.vocabulary import read_vocabulary
 from caravan.errors import ConfigError
 from caravan.grammars.matchers import Compiler
 from caravan.messages import (
@@ -39,6 +38,7 @@ HEARTBEAT_MS = 1000
 COMPILE_POLL_MS = 2  # while the only work is a grammar that is being compiled
 
 Load = Callable[[EngineConfig, Path, Callable[[Progress], None]], Executor]
+LoadCompiler = Callable[[Path, int], Compiler]
 
 
 class ParentGone(Exception):
@@ -116,19 +116,19 @@ def serve(engine: Engine, mailbox: Mailbox) -> None:
         mailbox.send(engine.step() or StepOutput([], engine.stats))
 
 
-def start(mailbox: Mailbox, load: Load) -> Engine:
-    """Loads the model with the parent's configuration and says Ready."""
+def start(mailbox: Mailbox, load: Load, load_compiler: LoadCompiler | None = None) -> Engine:
+    """Loads the model with the parent's configuration and says Ready.
+
+    Without `load_compiler` no request may have a grammar.
+    """
     began = time.monotonic()
     order = mailbox.receive_start()
     mailbox.send(Progress(phase="start", done=0, total=1, unit="process"))
     executor = load(order.config, Path(order.directory), mailbox.send)
     config = order.config.scheduler.resolved(executor.device)
     scheduler = Scheduler(executor.layout, executor.num_pages, config, executor.tile_slots)
-    directory = Path(order.directory)
-    constraints = Constraints(
-        lambda: Compiler(lambda: read_vocabulary(directory, executor.vocab_size)),
-        executor.vocab_size,
-    )
+    compiler = load_compiler and load_compiler(Path(order.directory), executor.vocab_size)
+    constraints = Constraints(compiler, executor.vocab_size)
     ahead = bool(config.async_scheduling)
     engine = Engine(executor, scheduler, constraints, async_scheduling=ahead)
     ready = Ready(
@@ -148,14 +148,16 @@ def start(mailbox: Mailbox, load: Load) -> Engine:
     return engine
 
 
-def run(address: str, parent_pid: int, load: Load) -> int:
+def run(
+    address: str, parent_pid: int, load: Load, load_compiler: LoadCompiler | None = None
+) -> int:
     """The life of the engine process; `parent_pid` is the API process. Returns its exit status.
 
     0: told to stop, or the API process is gone. 2: a ConfigError, whose message was sent. 1: a bug.
     """
     with Mailbox(address, parent_pid) as mailbox:
         try:
-            serve(start(mailbox, load), mailbox)
+            serve(start(mailbox, load, load_compiler), mailbox)
         except ParentGone:
             logger.info("the API process is gone; so is the engine")
         except ConfigError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llguidance import LLTokenizer
 
+from caravan.grammars.matchers import Compiler
 from caravan.grammars.vocabulary import guidance_tokenizer
 from caravan.text.tokenizer import Tokenizer
 
@@ -21,6 +22,10 @@ def grammar_vocabulary(tokenizer: Tokenizer) -> LLTokenizer:
     )
 
 
-def read_vocabulary(directory: Path, vocab_size: int) -> LLTokenizer:
-    """Of the model in a directory. Raises CheckpointError."""
-    return grammar_vocabulary(Tokenizer.from_directory(directory, vocab_size))
+def load_compiler(directory: Path, vocab_size: int) -> Compiler:
+    """For the model in a directory. Raises CheckpointError.
+
+    The vocabulary is read at once: later, no token would be drawn meanwhile.
+    """
+    vocabulary = grammar_vocabulary(Tokenizer.from_directory(directory, vocab_size))
+    return Compiler(lambda: vocabulary)

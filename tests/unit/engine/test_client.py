@@ -198,7 +198,7 @@ async def test_requests_cross_and_their_deltas_come_back_each_to_its_own(pair: P
         Delta(1, [10]),
         Delta(1, [11], finish="length", cached_tokens=1),
     ]
-    assert await collect(first) == [], "an iteration after the end ends at once"
+    assert first.take() == [], "there is nothing after the end"
 
 
 async def test_ids_are_never_used_again(pair: Pair) -> None:
@@ -222,7 +222,7 @@ async def test_closing_aborts_once_and_later_deltas_are_dropped(pair: Pair) -> N
     assert pair.engine.receive() == Abort(0)
     pair.engine.step(Delta(0, [2]), Delta(1, [2], finish="stop"))
     assert await collect(other) == [Delta(1, [1]), Delta(1, [2], finish="stop")]
-    assert await collect(closed) == []
+    assert closed.take() == []
     assert not pair.engine.socket.poll(50), "a second message about a closed request"
 
 
@@ -235,12 +235,24 @@ async def test_closing_a_finished_request_aborts_nothing(pair: Pair) -> None:
     assert not pair.engine.socket.poll(50)
 
 
-async def test_closing_ends_the_iteration_of_another_task(pair: Pair) -> None:
-    (generation,) = pair.client.submit([Submission([1], SAMPLING)])
-    task = asyncio.create_task(collect(generation))
-    await asyncio.sleep(0)
-    generation.close()
-    assert await task == []
+async def test_news_are_told_once_there_are_some_and_never_after_closing(pair: Pair) -> None:
+    early, late = pair.client.submit([Submission([1], SAMPLING), Submission([1], SAMPLING)])
+    pair.engine.step(Delta(1, [1]))
+    await pair.sync()
+    told: list[str] = []
+    early.watch(lambda: told.append("early"))
+    late.watch(lambda: told.append("late"))
+    assert told == ["late"], "what came before is told at once"
+    assert late.take() == [Delta(1, [1])]
+    pair.engine.step(Delta(0, [1]), Delta(1, [2]))
+    await pair.sync()
+    assert told == ["late", "early", "late"]
+    early.close()
+    pair.engine.step(Delta(0, [2]), Delta(1, [3], finish="stop"))
+    await pair.sync()
+    assert told == ["late", "early", "late", "late"]
+    assert early.take() == []
+    assert late.take() == [Delta(1, [2]), Delta(1, [3], finish="stop")]
 
 
 async def test_nothing_is_left_of_ended_requests(pair: Pair) -> None:

@@ -101,7 +101,7 @@ def new_engine(
     config = SchedulerConfig(max_num_batched_tokens=64)
     slots = TileSlots(num_slots=4, tile_tokens=2) if tiles else None
     scheduler = Scheduler(LAYOUT, executor.num_pages, config, slots)
-    kept = Constraints(lambda: cast(Compiler, compiler), executor.vocab_size)
+    kept = Constraints(cast(Compiler, compiler), executor.vocab_size)
     return Engine(executor, scheduler, kept, async_scheduling=ahead)
 
 

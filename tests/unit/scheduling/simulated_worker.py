@@ -2,8 +2,9 @@
 
 Each token is written to its slot of each page, and a segment is computed from what is read back
 there, over all positions that attention would read. A page that is lost, freed too early or shared
-by requests with nothing in common shows as another request's token. Where a prompt shows a tile, what the tile's slot holds is written
-instead, so a wrong slot shows as another picture. Nothing here comes from `caravan.scheduling`.
+by requests with nothing in common shows as another request's token. Where a prompt shows a tile,
+what the tile's slot holds is written instead, so a wrong slot shows as another picture. Nothing
+here comes from `caravan.scheduling`.
 """
 
 from __future__ import annotations
