@@ -293,8 +293,12 @@ ENFORCED: list[tuple[str, Output]] = [
     (HEAD + '{"a" 1}}', [("f", '{"a":null}'), "1}}"]),
     (HEAD + '{"a": 1} x', [FA_SPACED, "x"]),
     (f'{HEAD}{{"a": {"[" * 128}', [("f", f'{{"a": {"[" * 127}{"]" * 127}}}'), "["]),
+    ("[f(a=1)] f(a=1)", [FA, " f(a=1)"]),
+    ("so [ f (a=1), f(a=1)]!", ["so ", FA, FA, "!"]),
     *contents(
-        "[f(a=1)] f(a=1)",
+        "f(a=1)",
+        "[f.call(a=1)]",
+        "[h(a=1)]",
         OBJECT,
         HEAD,
         HEAD + "[1]}",

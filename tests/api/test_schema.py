@@ -68,7 +68,7 @@ SHARED = [
     ({"stop": ""}, VALUE, "stop[0]", "has 0 characters; it must have at least 1"),
     ({"stop": ["a", ""]}, VALUE, "stop[1]", "has 0 characters; it must have at least 1"),
     ({"stop": ["a", None]}, TYPE, "stop[1]", "must be a string, not null"),
-    ({"stop": list("abcde")}, VALUE, "stop", "has 5 entries; it must have at most 4"),
+    ({"stop": ["a"] * 17}, VALUE, "stop", "has 17 entries; it must have at most 16"),
     ({"stop": "x" * 257}, VALUE, "stop[0]", "has 257 characters; it must have at most 256"),
     ({"stop_token_ids": [5, 270]}, VALUE, "stop_token_ids", "the token id 270"),
     ({"stop_token_ids": [-1]}, VALUE, "stop_token_ids", "the token id -1"),
@@ -412,7 +412,7 @@ async def test_too_long_for_the_context(
     assert error["message"] == (
         f"This model's maximum context length is 200 tokens. However, you requested {requested} "
         f"tokens ({prompt} in the prompt, {completion} in the completion). Please reduce the "
-        "length of the prompt or completion."
+        "length of the prompt or completion (context_length_exceeded)."
     )
 
 

@@ -62,8 +62,8 @@ def completion_len(
 ) -> int:
     """Tokens that a completion may have: as requested, or `default`, or the rest of the context.
 
-    `param` names the prompt. Raises ContextLengthExceeded, in the words of OpenAI: clients search
-    for "maximum context length".
+    `param` names the prompt. Raises ContextLengthExceeded, in the words of OpenAI: LiteLLM searches
+    for "maximum context length", LangChain for the code, which the SDK's exception does not print.
     """
     room = max_model_len - prompt_len
     completion = requested or max(1, room if default is None else min(default, room))
@@ -72,7 +72,7 @@ def completion_len(
             f"This model's maximum context length is {max_model_len} tokens. However, you "
             f"requested {prompt_len + completion} tokens ({prompt_len} in the {param}, "
             f"{completion} in the completion). Please reduce the length of the {param} or "
-            "completion.",
+            f"completion ({ContextLengthExceeded.code}).",
             param=param,
         )
     return completion

@@ -8,14 +8,14 @@ follow each other directly or after a line break.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from llguidance import regex_to_lark
-
-from caravan.grammars.constraints import finished, literal
+from caravan.grammars.constraints import finished, lark_regex, literal
 from caravan.grammars.errors import GrammarError
+from caravan.grammars.keyword_arguments import keyword_arguments
 from caravan.grammars.larks import guidance_lark
 from caravan.grammars.limits import Budget
 from caravan.grammars.regexes import check_regex
@@ -26,6 +26,7 @@ FUNCTION_HEAD = '{"type": "function", "name": "'
 CUSTOM_START = "<|python_start|>"
 CUSTOM_END = "<|python_end|>"
 
+_SPACE = r"[ \t\n\r\f\v]*"  # around a name, as the parser allows it
 _CALLS = r'call ("\n"? call)*'
 
 
@@ -56,15 +57,20 @@ def required(tools: Sequence[ToolRule], *, parallel: bool) -> str:
 def automatic(tools: Sequence[ToolRule], *, parallel: bool) -> str:
     """Text with calls in it; without `parallel` one at most, at its end. Raises GrammarError.
 
-    What begins like a call is one. Arguments are held to a strict function's schema, and are any
-    JSON object otherwise.
+    What begins like a call is one. Functions may also be called as the model likes to, in a Python
+    list whose values are JSON: `[NAME(key=value), NAME()]`. Arguments are held to a strict
+    function's schema, and are any JSON object otherwise.
     """
     rules = _Rules(tools, all_strict=False)
-    rules.add("start: call* TEXT" if parallel else "start: call | TEXT")
+    has_functions = any(tool.kind == "function" for tool in tools)
+    call = "(call | list)" if has_functions else "call"
+    rules.add(f"start: {call}* TEXT" if parallel else f"start: {call} | TEXT")
     # Lazy: the text ends at the first place where a call begins.
     rules.add(f"function_head[lazy]: TEXT {literal(FUNCTION_HEAD)}")
     rules.add("function: function_head function_rest")
     rules.add(f"custom: TEXT {CUSTOM_START} custom_rest")
+    if has_functions:
+        rules.add_lists(parallel=parallel)
     return rules.grammar()
 
 
@@ -108,13 +114,15 @@ class _Rules:
     ) -> None:
         assert tools
         self._head = head
+        self._tools = tools
+        self._all_strict = all_strict
         self._budget = Budget()
         self._lines: list[str] = []
         self._inputs: list[dict[str, str]] = []  # grammars of their own
         by_kind: dict[str, list[str]] = {}
         for index, tool in enumerate(tools):
             try:
-                rest = self._rest(tool, index, all_strict)
+                rest = self._rest(tool, index)
             except GrammarError as error:
                 place = f"/{index}{error.path}"
                 raise GrammarError(error.reason, place) from None
@@ -130,7 +138,8 @@ class _Rules:
 
     def json(self, schema: dict[str, Any] | bool) -> str:
         """JSON of a schema, as a part of a rule."""
-        return f"%json {json.dumps(guidance_schema(schema, self._budget))}"
+        prepared = guidance_schema(schema, self._budget)
+        return f"%json {json.dumps(prepared, ensure_ascii=False)}"
 
     def grammar(self) -> str:
         """The whole."""
@@ -138,13 +147,49 @@ class _Rules:
         lines = [line for line in self._lines if not line.startswith(unused)]
         lines += [f"call: {' | '.join(self._kinds)}", r"TEXT: /(?s:.*)/"]
         main = {"name": "calls", "lark_grammar": "\n".join(lines)}
-        return finished(json.dumps({"grammars": [main, *self._inputs]}))
+        return finished([main, *self._inputs])
 
-    def _rest(self, tool: ToolRule, index: int, all_strict: bool) -> str:
+    def add_lists(self, *, parallel: bool) -> None:
+        """Rules of `list`: calls of functions as Python writes them, the first behind text."""
+        first, further = [], []
+        for index, tool in enumerate(self._tools):
+            if tool.kind == "function":
+                name = re.escape(tool.name).replace("/", r"\/")
+                self.add(f"list_head_{index}[lazy]: TEXT /\\[{_SPACE}{name}{_SPACE}\\(/")
+                self.add(f"list_rest_{index}: {self._arguments(tool, index)} {literal(')')}")
+                first.append(f"list_head_{index} list_rest_{index}")
+                further.append(f"{literal(tool.name + '(')} list_rest_{index}")
+        more = f" (LIST_COMMA ({' | '.join(further)}))*" if parallel else ""
+        self.add(f"list: ({' | '.join(first)}){more} {literal(']')}")
+        self.add("LIST_COMMA: /, ?/")
+        self.add("list_any: (list_pair (LIST_COMMA list_pair)*)?")
+        self.add(f'list_pair: WORD "=" {self.json(True)}')
+        self.add("WORD: /[A-Za-z_][A-Za-z0-9_]*/")
+
+    def _arguments(self, tool: ToolRule, index: int) -> str:
+        """What stands in the parentheses of a call in Python."""
+        held = self._schema(tool)
+        if held is None:
+            return "list_any"
+        schema = _object_schema(held)
+        try:
+            rules = keyword_arguments(schema, f"list_args_{index}", self.json)
+        except GrammarError:  # a reference that only the whole schema can follow
+            rules = None
+        if rules is None:
+            return f"{literal('**')} {self.json(schema)}"
+        for rule in rules:
+            self.add(rule)
+        return f"list_args_{index}_first_0"
+
+    def _schema(self, tool: ToolRule) -> dict[str, Any] | None:
+        return tool.schema if tool.strict or self._all_strict else None
+
+    def _rest(self, tool: ToolRule, index: int) -> str:
         if tool.kind == "custom":
             return f"{literal(tool.name + chr(10))} {self._input(tool, index)} {CUSTOM_END}"
-        schema = tool.schema if tool.strict or all_strict else None
-        return f'{self._head(tool.name)} {self.json(_object_schema(schema or {}))} "}}"'
+        arguments = self.json(_object_schema(self._schema(tool) or {}))
+        return f'{self._head(tool.name)} {arguments} "}}"'
 
     def _input(self, tool: ToolRule, index: int) -> str:
         if tool.syntax == "text":
@@ -152,7 +197,7 @@ class _Rules:
         assert tool.definition is not None, tool
         if tool.syntax == "regex":
             check_regex(tool.definition, self._budget)
-            return f"/{regex_to_lark(tool.definition, '')}/"
+            return f"/{lark_regex(tool.definition)}/"
         name = f"input_{index}"
         self._inputs.append(
             {"name": name, "lark_grammar": guidance_lark(tool.definition, self._budget)}

@@ -10,7 +10,8 @@ Llama 4 writes calls in many forms, alone or several together, text before and b
     <|python_start|>CODE<|python_end|>                      the code interpreter's, if it is offered
 
 Calls without brackets also stand at the beginning of the output, and behind such calls. Output
-that is held to a grammar has two forms only: the object, spelled as above, and the custom tool's.
+that is held to a grammar has three forms only: the list, the object spelled as above, and the
+custom tool's.
 
 Only the names of the given tools make a call. White space, commas and semicolons between calls
 vanish, and so do markers, and white space at the end behind a call. Everything else is content.
@@ -64,9 +65,9 @@ class ToolCallParser:
         """Enforced: the output is held to a grammar."""
         functions = [tool for tool in tools if tool.kind == "function"]
         self._enforced = enforced
-        self._openers = ("{" if enforced else "[{") if functions else ""
+        self._openers = "[{" if functions else ""
         self._names = Spellings({tool.name: tool for tool in functions})
-        self._python_names = python_spellings(functions)
+        self._python_names = self._names if enforced else python_spellings(functions)
         self._heads = exact_heads(functions)
         self._lines = Spellings({f"{tool.name}\n": tool for tool in tools if tool.kind == "custom"})
         self._code_tool = None if enforced else self._names.table.get(_CODE_TOOL)
