@@ -5,10 +5,10 @@ All functions raise GrammarError."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llguidance import LLMatcher
+from llguidance import regex_to_lark
 
 from caravan.grammars.errors import GrammarError
 from caravan.grammars.larks import guidance_lark
@@ -24,7 +24,7 @@ def json_schema(schema: dict[str, Any] | bool) -> str:
     to 40 spaces or tabs. There is none in front of the JSON or behind it.
     """
     prepared = guidance_schema(schema, Budget())
-    return finished(json.dumps({"grammars": [{"json_schema": prepared}]}))
+    return finished([{"json_schema": prepared}])
 
 
 def json_object() -> str:
@@ -35,7 +35,7 @@ def json_object() -> str:
 def regex(pattern: str) -> str:
     """Text that matches as a whole."""
     check_regex(pattern, Budget())
-    return finished(LLMatcher.grammar_from_regex(pattern))
+    return finished([{"lark_grammar": f"start: /{lark_regex(pattern)}/"}])
 
 
 def choice(options: Sequence[str]) -> str:
@@ -44,13 +44,14 @@ def choice(options: Sequence[str]) -> str:
         raise GrammarError("has no options")
     if len(options) > MAX_CHOICES:
         raise GrammarError(f"has more than {MAX_CHOICES} options")
-    return finished("start: CHOICE\nCHOICE: " + " | ".join(map(literal, options)))
+    choices = " | ".join(map(literal, options))
+    return finished([{"lark_grammar": f"start: CHOICE\nCHOICE: {choices}"}])
 
 
 def lark(grammar: str) -> str:
     """Text that the rule `start` of a Lark grammar gives."""
     prepared = guidance_lark(grammar, Budget())
-    return finished(json.dumps({"grammars": [{"lark_grammar": prepared}]}))
+    return finished([{"lark_grammar": prepared}])
 
 
 def literal(text: str) -> str:
@@ -58,12 +59,23 @@ def literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def finished(grammar: str) -> str:
-    """The grammar, if it can be sent and is not too long."""
+def lark_regex(pattern: str) -> str:
+    """What stands between the slashes of a regular expression in a Lark grammar."""
+    return regex_to_lark(sendable(pattern), "")
+
+
+def sendable(text: str) -> str:
+    """The text, if it is one that UTF-8 can hold."""
     try:
-        size = len(grammar.encode())
+        text.encode()
     except UnicodeEncodeError:
         raise GrammarError("has half of a surrogate pair") from None
-    if size > MAX_GRAMMAR_BYTES:
+    return text
+
+
+def finished(grammars: Sequence[Mapping[str, Any]]) -> str:
+    """The first grammar, which may refer to the others, if they are not too long together."""
+    text = sendable(json.dumps({"grammars": grammars}, ensure_ascii=False))
+    if len(text.encode()) > MAX_GRAMMAR_BYTES:
         raise GrammarError(f"has more than {MAX_GRAMMAR_BYTES} bytes")
-    return grammar
+    return text

@@ -35,6 +35,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
         "can't determine if patternProperty",
     ),
     "has a `multipleOf` with too many digits": ("has too many digits",),
+    "does not allow the token that was drawn": ("doesn't satisfy the grammar", "parser stopped"),
     TOO_COMPLEX: (
         "Unable to determine if regex is empty",
         "schema too large",
@@ -97,6 +98,7 @@ _LARK_REASONS = (
     ("Empty grammar", "it is empty"),
 )
 
+_ONLY_REGEX = "at 1(8): "  # where it stands in the grammar that is nothing but a regular expression
 _POSITION = re.compile(r"(?:at )?(\d+)\((\d+)\): ")
 _CARET = re.compile(r"^    ( *)\^", re.MULTILINE)
 
@@ -117,9 +119,8 @@ class GrammarError(ValueError):
 def explain(message: str) -> GrammarError:
     """The error behind a message of llguidance's."""
     position = _POSITION.match(message)
-    for kind in _REGEX_MESSAGES:
-        if kind in message:
-            return GrammarError(_regex_reason(message))
+    if any(part in message for part in _REGEX_MESSAGES):
+        return GrammarError(_regex_reason(message, position))
     for reason, parts in _REASONS.items():
         if any(part in message for part in parts):
             return GrammarError(reason)
@@ -136,11 +137,13 @@ def _place(position: re.Match[str] | None) -> str:
     return f", line {position[1]}, column {position[2]}" if position else ""
 
 
-def _regex_reason(message: str) -> str:
+def _regex_reason(message: str, position: re.Match[str] | None) -> str:
     known = [reason for said, reason in _REGEX_REASONS.items() if f"\nerror: {said}" in message]
+    if "lookarounds not supported" in message:
+        known = ["an anchor or a word boundary stands where it is not supported"]
     caret = _CARET.search(message)
     place = f" at character {len(caret[1]) + 1}" if caret and known else ""
-    if "lookarounds not supported" in message:
-        known = ["anchors and word boundaries are supported at its ends only"]
-    detail = f": {known[0]}" if known else ""
-    return f"is not a regular expression that can be obeyed{place}{detail}"
+    detail = f"{place}: {known[0]}" if known else ""
+    if position and position[0] != _ONLY_REGEX:
+        return f"has a regular expression that cannot be obeyed{_place(position)}{detail}"
+    return f"is not a regular expression that can be obeyed{detail}"

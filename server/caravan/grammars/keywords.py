@@ -70,8 +70,8 @@ _TIME = (
     r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
 
-# A label of a host's name, of at most 30 characters: two hyphens in its third and fourth place would
-# mean that it is encoded. Eight of them fit into the 253 characters that a name may have.
+# A label of a host's name, of at most 30 characters: eight of them fit into the 253 that a name may
+# have. Two hyphens in its third and fourth place would mean that it is encoded.
 _LABEL = (
     "[a-zA-Z0-9](?:[a-zA-Z0-9]|[a-zA-Z0-9-][a-zA-Z0-9](?:[a-zA-Z0-9-]{0,26}[a-zA-Z0-9])?"
     "|[a-zA-Z0-9-]-[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,25}[a-zA-Z0-9])?)?"

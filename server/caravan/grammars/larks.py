@@ -115,7 +115,8 @@ class _Scan:
             if name == "%json":
                 if not isinstance(value, dict | bool):
                     self._fail("a schema must be an object or a boolean")
-                self._out.append("%json " + json.dumps(guidance_schema(value, self._budget)))
+                schema = guidance_schema(value, self._budget)
+                self._out.append("%json " + json.dumps(schema, ensure_ascii=False))
         else:
             self._fail("this directive is not supported")
         self._at = end

@@ -71,10 +71,10 @@ def parser_limits() -> LLParserLimits:
     """llguidance's own limits."""
     return LLParserLimits(
         max_items_in_row=2000,
-        initial_lexer_fuel=500_000,
+        initial_lexer_fuel=1_000_000,
         step_lexer_fuel=200_000,
-        step_max_items=50_000,
-        max_lexer_states=100_000,  # some 60 MB
+        step_max_items=12_000,
+        max_lexer_states=50_000,  # some 30 MB
         max_grammar_size=100_000,
         precompute_large_lexemes=True,
         verbose_errors=False,  # they quote the grammar and the tokens

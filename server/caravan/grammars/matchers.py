@@ -19,7 +19,7 @@ from caravan.grammars.limits import parser_limits
 
 # Copies of a matcher share what its lexer has learned: that makes them fast, and grows. They share
 # its failures too.
-_MAX_PROTOTYPES = 64
+_MAX_PROTOTYPES = 32
 _MAX_COPIES = 256
 _MAX_THREADS = 4
 _CLOSE_S = 5.0

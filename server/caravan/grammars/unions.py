@@ -18,12 +18,13 @@ def kinds(schema: Json) -> frozenset[str]:
     """The types of values that a schema may allow, integers counted as numbers."""
     if not isinstance(schema, dict):
         return frozenset() if schema is False else _KINDS
-    types = schema.get("type", _KINDS)
-    found = frozenset([types] if isinstance(types, str) else types)
+    types = schema.get("type")
+    listed = types if isinstance(types, list) else _KINDS if types is None else [types]
+    found = {kind for kind in listed if isinstance(kind, str)}
     if "integer" in found:
-        found |= {"number"}
+        found.add("number")
     values = _values(schema)
-    return found & _KINDS & (_KINDS if values is None else {kind for kind, _ in values})
+    return _KINDS & found & (_KINDS if values is None else {kind for kind, _ in values})
 
 
 def are_apart(options: Sequence[Json]) -> bool:
@@ -70,9 +71,11 @@ def _plain(value: Json) -> Value | None:
     return ("number", value) if isinstance(value, int | float) else None
 
 
-def _required(schema: Json) -> Sequence[str]:
+def _required(schema: Json) -> list[str]:
     required = schema.get("required") if isinstance(schema, dict) else None
-    return required if isinstance(required, list) else ()
+    return (
+        [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
+    )
 
 
 def _property(schema: Json, name: str) -> Json:
