@@ -12,12 +12,20 @@ eight, and each counts its prompt's tokens.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Literal, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 # Seconds: from a decode step of a small model to a prompt of a million tokens.
 FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -118,12 +126,48 @@ class EngineCollector(Collector):
         )
 
 
+class TokenCollector(Collector):
+    """What changes with every token. Plain numbers: a counter and a histogram take microseconds."""
+
+    def __init__(self) -> None:
+        self.num_tokens = 0
+        self._created_s = time.time()
+        self._sum_s = 0.0
+        self._waits = [0] * (len(BETWEEN_TOKENS_BUCKETS) + 1)  # by bucket; the last has no bound
+
+    def wait(self, seconds: float, count: int) -> None:
+        """`count` tokens came so many seconds after the one before them, each."""
+        self._sum_s += seconds * count
+        self._waits[bisect_left(BETWEEN_TOKENS_BUCKETS, seconds)] += count
+
+    def collect(self) -> Iterator[Metric]:
+        """Both families, as prometheus_client's own classes give them."""
+        yield CounterMetricFamily(
+            "caravan_generation_tokens",
+            "Generated tokens",
+            self.num_tokens,
+            created=self._created_s,
+        )
+        name = "caravan_inter_token_latency_seconds"
+        bounds = map(floatToGoString, (*BETWEEN_TOKENS_BUCKETS, float("inf")))
+        between = HistogramMetricFamily(
+            name,
+            "Between two tokens; tokens that arrive together share the wait",
+            list(zip(bounds, accumulate(self._waits), strict=True)),
+            self._sum_s,
+        )
+        between.add_sample(f"{name}_created", {}, self._created_s)
+        yield between
+
+
 class Metrics:
     """The metrics of one server, in a registry of their own."""
 
     def __init__(self, stats: Callable[[], EngineStats], version: str) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(EngineCollector(stats))
+        self.tokens = TokenCollector()
+        self.registry.register(self.tokens)
         Gauge(
             "caravan_build_info", "Always 1; the labels speak", ["version"], registry=self.registry
         ).labels(version=version).set(1)
@@ -131,7 +175,6 @@ class Metrics:
         self.cached_tokens = self._counter(
             "prompt_cached_tokens", "Prompt tokens that the prefix cache already held"
         )
-        self.generation_tokens = self._counter("generation_tokens", "Generated tokens")
         self.images = self._counter("images", "Pictures in requests, fetched, decoded and tiled")
         self.image_s = self._histogram(
             "image_seconds",
@@ -151,11 +194,6 @@ class Metrics:
             "time_to_first_token_seconds",
             "Arrival of the HTTP request to the first token",
             FIRST_TOKEN_BUCKETS,
-        )
-        self.between_tokens_s = self._histogram(
-            "inter_token_latency_seconds",
-            "Between two tokens; tokens that arrive together share the wait",
-            BETWEEN_TOKENS_BUCKETS,
         )
         self.per_token_s = self._histogram(
             "time_per_output_token_seconds",
@@ -199,6 +237,7 @@ class RequestTimer:
 
     def __init__(self, metrics: Metrics, arrived_s: float) -> None:
         self._metrics = metrics
+        self._tokens = metrics.tokens
         self._arrived_s = arrived_s
         self._first_s: float | None = None
         self._last_s = arrived_s
@@ -208,16 +247,15 @@ class RequestTimer:
     def tokens(self, count: int, cached_tokens: int) -> None:
         """`count` tokens came, the first of them over a prompt with `cached_tokens`."""
         now = time.perf_counter()
-        metrics = self._metrics
-        metrics.generation_tokens.inc(count)
         waits = count
         if self._first_s is None and count:
             self._first_s = now
-            metrics.first_token_s.observe(now - self._arrived_s)
-            metrics.cached_tokens.inc(cached_tokens)
+            self._metrics.first_token_s.observe(now - self._arrived_s)
+            self._metrics.cached_tokens.inc(cached_tokens)
             waits -= 1
-        for _ in range(waits):
-            metrics.between_tokens_s.observe((now - self._last_s) / count)
+        if waits:
+            self._tokens.wait((now - self._last_s) / count, waits)
+        self._tokens.num_tokens += count
         self._last_s = now
         self._num_tokens += count
 

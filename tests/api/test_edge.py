@@ -27,6 +27,15 @@ def refuses(error: errors.ApiError) -> Callable[[FakeEngine], None]:
     return lambda engine: setattr(engine, "refusal", error)
 
 
+def fails(error: errors.ApiError) -> Callable[[FakeEngine], None]:
+    """A generation that cannot go on, before its first token."""
+
+    def change(engine: FakeEngine) -> None:
+        engine.script = lambda index, sampling: [error]
+
+    return change
+
+
 def breaks(engine: FakeEngine) -> None:
     engine.script = lambda index, sampling: [RuntimeError("secret")]
 
@@ -83,6 +92,8 @@ CAUSES: dict[type[errors.ApiError], Cause] = {
     errors.InvalidType: Cause({**BODY, "n": "1"}),
     errors.InvalidValue: Cause({**BODY, "n": 0}),
     errors.ContextLengthExceeded: Cause({**BODY, "max_tokens": 1000}),
+    errors.InvalidGrammar: Cause({**BODY, "structured_outputs": {"regex": "("}}),
+    errors.GrammarTooComplex: Cause(engine=fails(errors.GrammarTooComplex("it grew"))),
     errors.InvalidApiKey: Cause(
         config=ApiConfig(api_key=("k",)), expected={"www-authenticate": "Bearer"}
     ),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from caravan.api.choices import AskedPrompt, Choice, Choices, Piece
@@ -21,6 +21,10 @@ class Dialect(Protocol):
     id_prefix: str
     object: str
     chunk_object: str
+
+    @property
+    def only_text(self) -> bool:
+        """Whether the chunks of a choice, before its end, differ in their text and nothing else."""
 
     def beside(self) -> Json:
         """Fields beside the choices, in an answer in one object and in a stream's first chunk."""
@@ -80,14 +84,14 @@ class Answer:
         """Fields beside the choices of a stream's first chunk."""
         return self._dialect.beside()
 
-    def chunks(self, changed: Iterable[Choice]) -> Iterator[Json]:
-        """One chunk's choice for each choice that has something to say."""
-        for choice in changed:
-            piece = choice.take()
-            if piece:
-                chunk = self._dialect.chunk(piece)
-                if chunk is not None:
-                    yield chunk
+    @property
+    def only_text(self) -> bool:
+        """Whether the chunks of a choice, before its end, differ in their text and nothing else."""
+        return self._dialect.only_text
+
+    def chunk(self, piece: Piece) -> Json | None:
+        """A chunk's choice; None if there is nothing to say."""
+        return self._dialect.chunk(piece) if piece else None
 
     def usage(self) -> Json:
         """A prompt counts once, however many choices it has; cached is what the first one found."""

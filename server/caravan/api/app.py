@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 import caravan
-from caravan.api import chat, completions, system, tokenize
+from caravan.api import chat, completions, openapi, system, tokenize
 from caravan.api.auth import Authentication
 from caravan.api.constraint import GrammarDesk
 from caravan.api.edge import BodyLimit, Edge, on_http_exception
@@ -21,7 +21,7 @@ from caravan.metrics import Metrics
 from caravan.text.defaults import GenerationDefaults
 from caravan.text.tokenizer import Tokenizer
 
-ENDPOINTS = (chat, completions, tokenize, system)
+ENDPOINTS = (chat, completions, tokenize, system, openapi)
 
 
 def create_app(
@@ -35,8 +35,8 @@ def create_app(
 ) -> FastAPI:
     """The application over one engine, which may still be loading: then it answers 503 `loading`.
 
-    `model_name` is what clients send as `model`. The app starts and stops nothing: the lives of
-    the engine and of `images` are their owner's business.
+    `model_name` is what clients send as `model`. The app starts and stops nothing but the
+    threads that check grammars: the lives of the engine and of `images` are their owner's business.
     """
     metrics = Metrics(lambda: engine.stats, caravan.__version__)
     layers = [Middleware(Edge, metrics=metrics)]
@@ -46,7 +46,8 @@ def create_app(
     app = FastAPI(
         title="Caravan",
         version=caravan.__version__,
-        # Documentation pages would load scripts from elsewhere; a redirect trusts the Host header.
+        # Our own description is truer (`openapi`). Documentation pages would load scripts from
+        # elsewhere; a redirect trusts the Host header.
         openapi_url=None,
         redirect_slashes=False,
         middleware=layers,

@@ -34,6 +34,7 @@ class ChatDialect:
         self._token_ids = body.return_token_ids
         self._named = tools is not None and tools.choice == "named"
         self._calls = None if tools is None else defaultdict[int, _Calls](lambda: _Calls(tools))
+        self.only_text = tools is None and not body.logprobs and not body.return_token_ids
 
     def beside(self) -> Json:
         """What the client asked about the prompt."""

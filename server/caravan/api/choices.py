@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
+
 from caravan.engine.handle import Generation
 from caravan.errors import ApiError
 from caravan.messages import Delta, FinishReason, TokenLogprobs
@@ -46,15 +48,14 @@ class AskedPrompt:
         return [ListedToken(*pair) for pair in pairs]
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """New text of one choice, its tokens where they were asked for, and its end."""
 
     index: int
     text: str
-    tokens: list[ListedToken]
-    token_ids: list[int]  # all that were generated, special ones too
-    finish: FinishReason | None
+    tokens: list[ListedToken] = []
+    token_ids: list[int] = []  # all that were generated, special ones too
+    finish: FinishReason | None = None
 
     def __bool__(self) -> bool:
         return bool(self.text or self.finish)
@@ -102,7 +103,8 @@ class Choice:
     def read(self, delta: Delta) -> None:
         """Takes in new tokens. A stop string ends the choice and closes its generation."""
         assert self.finish is None, (self.index, self.finish)
-        self.cached_tokens = max(self.cached_tokens, delta.cached_tokens)
+        if delta.cached_tokens > self.cached_tokens:
+            self.cached_tokens = delta.cached_tokens
         if delta.prompt_logprobs is not None:
             self.prompt.logprobs += delta.prompt_logprobs
         if self._wishes.output:
@@ -113,28 +115,28 @@ class Choice:
             self.timer.end(self.finish)
 
     def _read_output(self, delta: Delta) -> None:
-        visible = delta.tokens[:-1] if delta.finish == "stop" else delta.tokens
-        self._text.append(self._detokenizer.push(visible))
+        tokens, detokenizer = delta.tokens, self._detokenizer
+        visible = tokens[:-1] if delta.finish == "stop" else tokens
+        self._text.append(detokenizer.push(visible))
         if delta.logprobs is not None:
             self._unlisted.extend(map(ListedToken, visible, delta.logprobs))
             self.sum_logprobs += sum(entry.logprob for entry in delta.logprobs)
         if self._wishes.token_ids:
-            self._token_ids += delta.tokens
-        before = self.num_tokens
-        self.num_tokens += len(delta.tokens)
+            self._token_ids += tokens
+        num_new = len(tokens)
         if delta.finish:
-            self._text.append(self._detokenizer.finish())
+            self._text.append(detokenizer.finish())
             self.finish = delta.finish
-        if self._detokenizer.stopped is not None:
-            self.num_tokens = self._detokenizer.num_tokens
+        if detokenizer.stopped is not None:
+            num_new = detokenizer.num_tokens - self.num_tokens
             self.finish = "stop"
             self.generation.close()
-        self.timer.tokens(self.num_tokens - before, self.cached_tokens)
+        self.num_tokens += num_new
+        self.timer.tokens(num_new, self.cached_tokens)
 
     def take(self) -> Piece:
         """What is new since the last call; falsy if a client could not see it."""
-        text = "".join(self._text)
-        self._text.clear()
+        text = self.take_text()
         tokens = []
         if self._unlisted and (text or self.finish):
             num_new = self._detokenizer.num_released - self._num_listed
@@ -144,6 +146,12 @@ class Choice:
         if token_ids and (text or self.finish):
             self._token_ids = []
         return Piece(self.index, text, tokens, token_ids, self.finish)
+
+    def take_text(self) -> str:
+        """What is new of a choice that has nothing but text."""
+        text = "".join(self._text)
+        self._text.clear()
+        return text
 
     def close(self, ending: Ending) -> None:
         """Aborts the generation unless it has finished."""
@@ -159,40 +167,45 @@ class Choices:
         self._ending: Ending = "abort"  # of the choices that are open when it closes
         self._error: ApiError | None = None
         self._noted: dict[int, Choice] = {}  # those with something to take
-        self._news = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None  # of who waits for them in `changed`
         self._num_open = len(choices)
+        self.finished = not choices  # every choice has its finish reason
         for choice in choices:
             choice.generation.watch(partial(self._note, choice))
 
     def __iter__(self) -> Iterator[Choice]:
         return iter(self._choices)
 
-    @property
-    def finished(self) -> bool:
-        """Whether every choice has its finish reason."""
-        return not self._num_open
-
     async def changed(self) -> list[Choice]:
         """Waits for tokens and takes in all that are there; returns the choices they belong to.
 
-        Raises EngineDead or GrammarTooComplex if a choice cannot be finished, when what came before
-        was returned. Cancelling it loses nothing.
+        None of them, if `nudge` was called first. Raises EngineDead or GrammarTooComplex if a
+        choice cannot be finished, when what came before was returned. Cancelling it loses nothing.
         """
-        changed: list[Choice] = []
-        while not changed:
-            await self._news.wait()
-            if self._error is not None:
-                raise self._error
-            self._news.clear()
+        while self._error is None:
+            if not self._noted:
+                self._waiter = self._loop.create_future()
+                await self._waiter
+                if not self._noted:
+                    return []
             noted, self._noted = self._noted, {}
-            changed = [choice for choice in noted.values() if self._take_in(choice)]
-            if self._error is not None:
-                self._news.set()
-        return changed
+            changed = []
+            for choice in noted.values():
+                if self._take_in(choice):
+                    changed.append(choice)
+            if changed:
+                return changed
+        raise self._error
+
+    def nudge(self) -> None:
+        """Ends a wait in `changed`, if there is one."""
+        if self._waiter is not None and not self._waiter.done():  # done: or cancelled
+            self._waiter.set_result(None)
 
     async def finish(self) -> None:
         """Returns when every choice has finished. Raises what `changed` raises."""
-        while self._num_open:
+        while not self.finished:
             await self.changed()
 
     def close(self) -> None:
@@ -202,7 +215,7 @@ class Choices:
 
     def _note(self, choice: Choice) -> None:
         self._noted[choice.index] = choice
-        self._news.set()
+        self.nudge()
 
     def _take_in(self, choice: Choice) -> bool:
         """Whether the choice has news."""
@@ -216,5 +229,6 @@ class Choices:
             choice.read(delta)
             if choice.finish:
                 self._num_open -= 1
+                self.finished = not self._num_open
                 break
         return bool(deltas)

@@ -15,6 +15,7 @@ from caravan.api.schema.chat import ChatBody
 from caravan.api.schema.output import ResponseFormat, Schema, StructuredOutputs
 from caravan.api.schema.sampling import SamplingBody
 from caravan.api.toolset import Toolset
+from caravan.api.validation import shown
 from caravan.engine.vocabulary import grammar_vocabulary
 from caravan.errors import InvalidGrammar, InvalidValue
 from caravan.grammars import constraints
@@ -47,7 +48,7 @@ class GrammarDesk:
         try:
             return await loop.run_in_executor(self._threads, self._checked, constraint.build)
         except GrammarError as error:
-            where = f" (at {error.path})" if error.path else ""
+            where = f" (at {shown(error.path)})" if error.path else ""
             raise InvalidGrammar(
                 f"`{constraint.param}`{where} {error.reason}.", param=constraint.param
             ) from None

@@ -21,17 +21,25 @@ async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) ->
 
     The request's body must have been read: what `receive` gives then is the disconnect.
     """
+    # A task of its own: waking one costs more the deeper it is, and under an application's layers
+    # it would be woken for every token.
     working = asyncio.create_task(work)
     watching = asyncio.create_task(_disconnect(receive))
+    watching.add_done_callback(lambda _: working.cancel())
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientDisconnect
+        return await working
+    except asyncio.CancelledError:
+        if watching.done() and not _is_cancelled():
+            raise ClientDisconnect from None
+        raise
     finally:
-        working.cancel()
         watching.cancel()
-        await asyncio.wait({working, watching})
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody asked the current task itself to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _disconnect(receive: Receive) -> None:

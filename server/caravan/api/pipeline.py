@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
 from pydantic import BaseModel
@@ -47,8 +48,8 @@ class Ignored(list[str]):
 
     @property
     def headers(self) -> dict[str, str]:
-        """That say so."""
-        return {IGNORED_HEADER: ", ".join(self)} if self else {}
+        """That say so. Headers are ASCII, and names may be anything: they are percent-encoded."""
+        return {IGNORED_HEADER: ", ".join(quote(name, safe="[]") for name in self)} if self else {}
 
 
 def read_body(

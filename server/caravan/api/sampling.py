@@ -10,6 +10,7 @@ import msgspec
 from caravan.api.schema.base import INT64_MIN
 from caravan.api.schema.sampling import SamplingBody
 from caravan.api.service import Service
+from caravan.api.validation import shown
 from caravan.errors import ContextLengthExceeded, InvalidValue
 from caravan.messages import Sampling
 
@@ -85,7 +86,7 @@ def require_token_ids(token_ids: Collection[int], vocab_size: int, param: str) -
     for token_id in (min(token_ids), max(token_ids)):
         if not 0 <= token_id < vocab_size:
             raise InvalidValue(
-                f"`{param}` has the token id {token_id}; ids go from 0 to {vocab_size - 1}.",
+                f"`{param}` has the token id {shown(token_id)}; ids go from 0 to {vocab_size - 1}.",
                 param=param,
             )
 

@@ -50,7 +50,9 @@ class Detokenizer:
         self._searches = bool(stop_strings)
         self._matcher = StopMatcher(stop_strings)
         self._min_tokens = min_tokens
-        self._bytes = partial(_bytes, tokenizer, frozenset(shown)) if shown else tokenizer.text_bytes
+        self._bytes = (
+            partial(_bytes, tokenizer, frozenset(shown)) if shown else tokenizer.text_bytes
+        )
         self._include_stop = include_stop
         self._incomplete = b""  # the beginning of a character
         # A unit is the text of neighbouring tokens that are whole characters only together, and
@@ -86,7 +88,8 @@ class Detokenizer:
 
         Most tokens are whole characters, and few requests have stop strings.
         """
-        data = b"".join(map(self._bytes, token_ids))
+        of = self._bytes
+        data = of(token_ids[0]) if len(token_ids) == 1 else b"".join(map(of, token_ids))
         text, num_bytes = codecs.utf_8_decode(data, "replace", False)
         if num_bytes < len(data):
             return None

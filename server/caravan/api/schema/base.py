@@ -6,13 +6,20 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, FailFast, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 T = TypeVar("T")
 Items = Annotated[list[T], FailFast()]  # one error is enough, however long the list
+# The largest one is the model's.
+TokenId = Annotated[int, WithJsonSchema({"type": "integer", "minimum": 0})]
+
+
+def only(*values: object) -> WithJsonSchema:
+    """What is obeyed of a field's values, for the description of the API."""
+    return WithJsonSchema({"enum": list(values)})
 
 
 def refuse(code: str, message: str, field: str | None = None) -> NoReturn:

@@ -7,11 +7,15 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from caravan.api.schema import refused
-from caravan.api.schema.base import INT64_MAX, Items, refuse, refuse_unless
+from caravan.api.schema.base import INT64_MAX, Items, only, refuse, refuse_unless
 from caravan.api.schema.conversation import Conversation, MessageItem
 from caravan.api.schema.output import ResponseFormat
 from caravan.api.schema.sampling import Label, SamplingBody, ServiceTier
-from caravan.api.schema.tools import ToolChoice, check_choice, choice_words
+from caravan.api.schema.tools import ChoiceWord, ToolChoice, check_choice, choice_words
+
+_ToolChoice = Annotated[
+    ToolChoice, BeforeValidator(choice_words, json_schema_input_type=ChoiceWord | ToolChoice)
+]
 
 
 class ChatBody(Conversation, SamplingBody):
@@ -24,16 +28,16 @@ class ChatBody(Conversation, SamplingBody):
     logprobs: bool = False
     top_logprobs: int = Field(0, ge=0, le=20)
     response_format: ResponseFormat = ResponseFormat(type="text")
-    tool_choice: Annotated[ToolChoice, BeforeValidator(choice_words)] | None = None
+    tool_choice: _ToolChoice | None = None
     parallel_tool_calls: bool = True
     service_tier: ServiceTier | None = None
-    modalities: Items[Literal["text", "audio"]] = ["text"]
-    reasoning_effort: str = "none"
-    verbosity: Literal["low", "medium", "high"] = "medium"
-    store: bool = False
+    modalities: Annotated[Items[Literal["text", "audio"]], only(["text"])] = ["text"]
+    reasoning_effort: Annotated[str, only("none")] = "none"
+    verbosity: Annotated[Literal["low", "medium", "high"], only("medium")] = "medium"
+    store: Annotated[bool, only(False)] = False
     safety_identifier: Label | None = None
     prompt_cache_key: Label | None = None
-    prompt_cache_retention: str = "in_memory"
+    prompt_cache_retention: Annotated[str, only("in_memory", "in-memory")] = "in_memory"
 
     @model_validator(mode="after")
     def _limits_agree(self) -> Self:

@@ -7,8 +7,13 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from caravan.api.schema import refused
-from caravan.api.schema.base import refuse
+from caravan.api.schema.base import TokenId, refuse
 from caravan.api.schema.sampling import MAX_CHOICES, SamplingBody
+
+_TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+_PromptsAsSent = (
+    str | _TokenIds | Annotated[list[str | _TokenIds], Field(min_length=1, max_length=MAX_CHOICES)]
+)
 
 
 def _is_token_list(value: object) -> bool:
@@ -38,7 +43,9 @@ class CompletionBody(SamplingBody):
 
     refused = refused.COMPLETION
 
-    prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts)]
+    prompt: Annotated[
+        list[str | list[int]], BeforeValidator(_prompts, json_schema_input_type=_PromptsAsSent)
+    ]
     logprobs: int | None = Field(None, ge=0, le=5)
     echo: bool = False
     best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)

@@ -49,6 +49,9 @@ class ContentPart(Body):
         return self.refusal if self.text is None else self.text
 
 
+_PartList = Annotated[list[ContentPart], Field(min_length=1)]
+
+
 class FunctionCall(Body):
     """The function of a tool call in the history."""
 
@@ -87,7 +90,11 @@ class MessageItem(Body):
     refused = refused.MESSAGE
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[Items[ContentPart], Field(min_length=1), BeforeValidator(_text_parts)] = []
+    content: Annotated[
+        Items[ContentPart],
+        Field(min_length=1),
+        BeforeValidator(_text_parts, json_schema_input_type=str | _PartList),
+    ] = []
     refusal: str | None = None
     tool_calls: Items[ToolCallItem] = []
     tool_call_id: str | None = None
@@ -119,8 +126,14 @@ class Conversation(Body):
 
     messages: Annotated[Items[MessageItem], Field(min_length=1)] = []
     tools: Annotated[Items[ToolItem], Field(max_length=128)] = []
-    add_generation_prompt: bool | None = None
-    continue_final_message: bool = False
+    add_generation_prompt: bool | None = Field(
+        None,
+        description="Whether the prompt ends with the beginning of an answer; by default it does, "
+        "unless the last message is continued.",
+    )
+    continue_final_message: bool = Field(
+        False, description="The answer goes on with the last message, whatever its role."
+    )
 
     @property
     def generation_prompt(self) -> bool:

@@ -7,11 +7,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from caravan.api.schema.base import Body, Items, refuse
+from caravan.api.schema.base import Body, Items, only, refuse
 
 MAX_CHOICES = 4096
 
 Schema = dict[str, Any] | bool
+
+
+def _is_schema(value: object) -> object:
+    if not isinstance(value, (dict, bool)):
+        refuse("invalid_type", "must be an object or a boolean")
+    return value
 
 
 class JsonSchemaFormat(Body):
@@ -19,7 +25,7 @@ class JsonSchemaFormat(Body):
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
     description: str | None = None
-    schema_: Annotated[Schema, Field(alias="schema")] = True
+    schema_: Annotated[Schema, Field(alias="schema"), BeforeValidator(_is_schema)] = True
     strict: bool = False  # the grammar holds in any case
 
 
@@ -41,9 +47,9 @@ class ResponseFormat(Body):
 def _parsed_schema(value: object) -> object:
     """A schema may be given as its text, too."""
     if not isinstance(value, str):
-        return value
+        return _is_schema(value)
     try:
-        return json.loads(value)
+        return _is_schema(json.loads(value))
     except (ValueError, RecursionError):
         refuse("invalid_value", "is a string, but not the text of a JSON schema")
 
@@ -67,10 +73,16 @@ class StructuredOutputs(Body):
         "is not supported; white space in JSON is bounded in any case",
     )
 
-    json_: Annotated[Schema | None, Field(alias="json"), BeforeValidator(_parsed_schema)] = None
-    json_object: Annotated[bool, AfterValidator(_true)] | None = None
+    json_: Annotated[
+        Schema | None,
+        Field(alias="json"),
+        BeforeValidator(_parsed_schema, json_schema_input_type=Schema | str),
+    ] = None
+    json_object: Annotated[bool, AfterValidator(_true), only(True)] | None = None
     regex: str | None = Field(None, min_length=1)
-    choice: Annotated[Items[str], Field(max_length=MAX_CHOICES)] = []
+    choice: Annotated[
+        Items[str], Field(max_length=MAX_CHOICES, json_schema_extra={"minItems": 1})
+    ] = []
     grammar: str | None = Field(None, min_length=1)
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from caravan.api.schema.base import Body, Items, refuse
+from caravan.api.schema.base import Body, Items, TokenId, refuse
 from caravan.api.schema.conversation import Conversation
 
 
@@ -29,4 +29,4 @@ class DetokenizeBody(Body):
     """POST /detokenize."""
 
     model: str | None = None
-    tokens: Items[int]
+    tokens: Items[TokenId]

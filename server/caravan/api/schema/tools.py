@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from caravan.api.schema.base import Body, Items, refuse
 
@@ -24,7 +24,11 @@ def _name(value: str) -> str:
     return value
 
 
-ToolName = Annotated[str, AfterValidator(_name)]
+ToolName = Annotated[
+    str,
+    AfterValidator(_name),
+    WithJsonSchema({"type": "string", "pattern": f"^[a-zA-Z0-9_-]{{1,{MAX_NAME}}}$"}),
+]
 
 
 class FunctionItem(Body):
@@ -105,8 +109,11 @@ class ToolReference(Body):
 
     @model_validator(mode="after")
     def _is_what_it_says(self) -> Self:
-        if getattr(self, self.type) is None:
-            refuse("missing_required_parameter", f"is required for type `{self.type}`", self.type)
+        for name in ("function", "custom"):
+            if name == self.type and getattr(self, name) is None:
+                refuse("missing_required_parameter", f"is required for type `{name}`", name)
+            if name != self.type and getattr(self, name) is not None:
+                refuse("invalid_value", f"belongs to tools of type `{name}`", name)
         return self
 
     @property
@@ -149,6 +156,8 @@ class ToolChoice(Body):
         named = self.function or self.custom
         return [] if named is None else [(self.type, named.name)]
 
+
+ChoiceWord = Literal["none", "auto", "required"]
 
 _WORDS = ("none", "auto", "required")
 
