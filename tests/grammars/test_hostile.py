@@ -74,6 +74,10 @@ REFUSED_SCHEMAS: dict[str, Schema] = {
         "properties": {"a": {"prefixItems": [{"type": "null"}] * 800}},
         "anyOf": [{"required": [f"x{i}"]} for i in range(500)],
     },
+    "large copies": {
+        **object_of(1, {"type": "array", "prefixItems": [{"type": "null"}] * 800}),
+        "anyOf": [{"type": "object", "required": [f"x{i}"]} for i in range(100)],
+    },
     "patterns of one string": {"allOf": [{"pattern": f"(.*a){{{i}}}.*"} for i in range(2, 14)]},
     "large steps": {"type": "integer", "multipleOf": 65521},
     "many steps": {"anyOf": [{"multipleOf": 5001 + i} for i in range(4)]},
@@ -184,6 +188,7 @@ def test_patterns_that_are_followed(pattern: str) -> None:
     [
         "start: " + "(" * 5000 + '"a"' + ")" * 5000,
         "start: " + "(" * 40 + '"a"' + ")" * 40,
+        "start: " + '("a") ' * 1001,
         "\n".join(f"r{i}: r{i + 1}" for i in range(3000)),
         "\n".join(f"T{i}: T{i + 1} /a/" for i in range(3000)),
         "start: " + " | ".join(f'"{i}"' for i in range(3000)),

@@ -200,6 +200,19 @@ def test_a_token_that_is_not_allowed_fails_the_matcher(compiler: Compiler) -> No
     assert matcher.failed == reason
 
 
+def test_a_mask_that_allows_nothing_fails_the_matcher(compiler: Compiler) -> None:
+    """llguidance would let the output end."""
+    matcher = matcher_of(compiler, "start: start")
+    other = matcher_of(compiler, regex("a"))
+    out = np.full((2, len(WORDS.new_row())), -1, np.int32)
+    fill_masks([matcher, other], out)
+    assert matcher.failed
+    assert "satisfied" in matcher.failed
+    assert not out[0].any()
+    assert other.failed is None
+    assert out[1].any()
+
+
 def test_what_follows_the_end_is_not_allowed(compiler: Compiler) -> None:
     matcher = matcher_of(compiler, regex("a"))
     write(WORDS, matcher, "a")

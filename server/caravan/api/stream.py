@@ -131,9 +131,8 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises ApiError only while no header is sent; ClientDisconnect."""
         silence = _Silence(self._answer.choices, self._ping_interval_s)
-        send_body = scope.get(SEND_BODY, send)
         try:
-            await unless_disconnected(receive, self._write(send, send_body, silence))
+            await unless_disconnected(receive, self._write(send, scope[SEND_BODY], silence))
         finally:
             silence.end()
             self._answer.choices.close()

@@ -152,7 +152,6 @@ class Compiler:
         """Ends the thread behind the grammar that it is at; the others are dropped."""
         with self._changed:
             self._is_closed = True
-            self._orders.clear()
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(_CLOSE_S)

@@ -68,8 +68,12 @@ class Detokenizer:
         Raises UnknownTokenId.
         """
         if not self._searches and not self._incomplete:
-            text = self._whole(token_ids)
-            if text is not None:
+            of = self._bytes
+            data = of(token_ids[0]) if len(token_ids) == 1 else b"".join(map(of, token_ids))
+            text, num_bytes = codecs.utf_8_decode(data, "replace", False)
+            if num_bytes == len(data):  # whole characters, as most tokens are: nothing is held
+                self.num_tokens += len(token_ids)
+                self.num_released += len(token_ids)
                 return text
         for token_id in token_ids:
             if self.stopped is not None:
@@ -82,20 +86,6 @@ class Detokenizer:
         if self._incomplete:
             self._break_character()
         return self._release(0)
-
-    def _whole(self, token_ids: Sequence[int]) -> str | None:
-        """The text of tokens that nothing holds back; None, and nothing is read, if something does.
-
-        Most tokens are whole characters, and few requests have stop strings.
-        """
-        of = self._bytes
-        data = of(token_ids[0]) if len(token_ids) == 1 else b"".join(map(of, token_ids))
-        text, num_bytes = codecs.utf_8_decode(data, "replace", False)
-        if num_bytes < len(data):
-            return None
-        self.num_tokens += len(token_ids)
-        self.num_released += len(token_ids)
-        return text
 
     def _read(self, token_id: int) -> None:
         data = self._bytes(token_id)
