@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +23,9 @@ from prometheus_client import Counter as TokenCounter
 
 import caravan
 from api.conftest import MODEL
-from api.fake_engine import FakeEngine, say
+from api.fake_engine import FakeEngine, say, scored
+from caravan.api.answer import Answer
+from caravan.api.choices import Choices
 from caravan.config import ApiConfig
 from caravan.messages import Stats
 from caravan.metrics import BETWEEN_TOKENS_BUCKETS, Metrics
@@ -35,6 +39,17 @@ BODIES: dict[str, dict[str, Any]] = {
 # server's `send`. Not a law: what needs one more raises it, a layer's own `send` should not.
 CALLS_PER_TOKEN = 17
 LONG, SHORT = 60, 10  # tokens
+
+# What a client can ask for beside the text, at both endpoints.
+ASKED: list[dict[str, Any]] = [
+    {},
+    {"stream_options": {"include_usage": True}},
+    {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
+    {"stream_options": {"include_obfuscation": True}},
+    {"return_token_ids": True},
+    {"prompt_logprobs": 1},
+    {"stop": "é"},
+]
 
 
 async def post(
@@ -97,6 +112,35 @@ async def test_no_pydantic_object_is_built_for_a_token(
     assert counters[0]["SchemaValidator.validate_python"]  # that of the request: the count counts
 
 
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        *((path, asked) for path in BODIES for asked in ASKED),
+        ("/v1/chat/completions", {"logprobs": True}),
+        ("/v1/chat/completions", {"tools": [{"type": "function", "function": {"name": "f"}}]}),
+        ("/v1/completions", {"logprobs": 0}),
+        ("/v1/completions", {"echo": True}),
+    ],
+)
+async def test_the_short_way_writes_what_the_long_one_does(
+    http: httpx.AsyncClient,
+    engine: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    asked: dict[str, Any],
+) -> None:
+    """Some of what a client can ask for needs the long one."""
+    engine.script = lambda index, sampling: scored(say(f'{index}"\\ é\0'))
+    texts = []
+    for _ in range(2):
+        response = await http.post(path, json={**BODIES[path], "n": 2, **asked, "stream": True})
+        assert response.status_code == 200, response.text
+        assert response.text.count('"finish_reason":"stop"') == 2
+        texts.append(re.sub(r'"(id|obfuscation)":"\w[^"]*"|"created":\d+', "", response.text))
+        monkeypatch.setattr(Answer, "only_text", False)
+    assert texts[0] == texts[1]
+
+
 @pytest.mark.parametrize("config", [ApiConfig(ping_interval=0.3)])
 async def test_no_ping_while_tokens_come(http: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.script = lambda index, sampling: [
@@ -107,6 +151,17 @@ async def test_no_ping_while_tokens_come(http: httpx.AsyncClient, engine: FakeEn
     )
     assert response.text.count('"x"') == 10
     assert ": ping" not in response.text
+
+
+@pytest.mark.parametrize("config", [ApiConfig(ping_interval=0.01)])
+async def test_no_timer_outlives_its_stream(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await http.post("/v1/completions", json={**BODIES["/v1/completions"], "stream": True})
+    nudged: list[Choices] = []
+    monkeypatch.setattr(Choices, "nudge", nudged.append)
+    await asyncio.sleep(0.05)
+    assert not nudged
 
 
 def lines(page: bytes, name: str) -> list[str]:

@@ -181,11 +181,12 @@ async def test_who_cancels_the_request_does_not_hear_of_its_client() -> None:
         assert connection.readers == 0
 
 
-async def test_an_error_of_the_work_is_its_own() -> None:
+@pytest.mark.parametrize("kind", [ZeroDivisionError, asyncio.CancelledError])
+async def test_what_the_work_raises_is_its_own(kind: type[BaseException]) -> None:
     connection = Connection()
 
     async def fail() -> None:
-        raise ZeroDivisionError
+        raise kind
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(kind):
         await unless_disconnected(connection.receive, fail())
