@@ -47,7 +47,6 @@ ASKED: list[dict[str, Any]] = [
     {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
     {"stream_options": {"include_obfuscation": True}},
     {"return_token_ids": True},
-    {"prompt_logprobs": 1},
     {"stop": "é"},
 ]
 
@@ -117,7 +116,6 @@ async def test_no_pydantic_object_is_built_for_a_token(
     [
         *((path, asked) for path in BODIES for asked in ASKED),
         ("/v1/chat/completions", {"logprobs": True}),
-        ("/v1/chat/completions", {"tools": [{"type": "function", "function": {"name": "f"}}]}),
         ("/v1/completions", {"logprobs": 0}),
         ("/v1/completions", {"echo": True}),
     ],

@@ -60,5 +60,4 @@ def test_every_answer_is_ours(
         assert app.forget(), "a generation is open"
 
     send_all(prepared(schema, app)[path][method], check, examples=EXAMPLES // 2, modes=[FUZZING])
-    print(statuses)
     assert path == "/models/{model}" or statuses[200]

@@ -29,12 +29,7 @@ class CompletionDialect:
         self._body = body
         self._prompts = prompts
         self._shown_specials = shown_specials
-        self.only_text = (
-            body.logprobs is None
-            and body.prompt_logprobs is None
-            and not body.return_token_ids
-            and not body.echo
-        )
+        self.only_text = body.logprobs is None and not body.return_token_ids and not body.echo
         self._writers: dict[int, CompletionLogprobs | None] = {}  # of the choices that have begun
 
     def beside(self) -> Json:

@@ -166,7 +166,7 @@ _REQUEST_ID = {
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_REQUEST_ID_CHARACTERS},
 }
 _IGNORED = {
-    "description": "With --ignore-unknown-fields: the fields of the body that were ignored.",
+    "description": "With --ignore-unknown-fields: the fields that were, percent-encoded.",
     "schema": {"type": "string"},
 }
 _MEANINGS = {
