@@ -81,7 +81,8 @@ def test_every_answer_is_sound(runner: asyncio.Runner, path: str, lenient: bool)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
             began = time.perf_counter()
             headers = {"content-type": "application/json"}
-            response = await http.post(path, content=content, headers=headers)
+            async with asyncio.timeout(2 * ANSWER_S):
+                response = await http.post(path, content=content, headers=headers)
             return response, time.perf_counter() - began
 
     @settings(
