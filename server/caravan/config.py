@@ -193,8 +193,8 @@ class ApiConfig:
     )
     ignore_unknown_fields: bool = setting(
         False,
-        "ignore request fields that this server does not know or obey, and name them in the "
-        "header x-caravan-ignored-fields; otherwise such a request gets 400",
+        "ignore request fields that this server does not know or obey, and name them in a header "
+        "of the answer; otherwise such a request gets 400",
     )
     ping_interval: float = setting(
         15.0, "seconds between keep-alive comments on a stream without tokens"
