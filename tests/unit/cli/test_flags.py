@@ -29,7 +29,8 @@ FLAGS = re.findall(
     """
     --allowed-media-domains --allowed-private-hosts --api-key --async-scheduling --block-size
     --device --dtype --enforce-eager --engine-timeout --gpu-memory-utilization --host
-    --ignore-unknown-fields --image-cache-memory-bytes --image-timeout --kv-cache-dtype --kv-cache-memory-bytes
+    --ignore-unknown-fields --image-cache-memory-bytes --image-timeout --kv-cache-dtype
+    --kv-cache-memory-bytes
     --limit-images-per-prompt --load-format --max-body-bytes --max-image-bytes --max-image-pixels
     --max-model-len --max-num-batched-tiles --max-num-batched-tokens --max-num-seqs
     --max-queued-requests --max-queued-tokens --ping-interval --port --quantization --seed
