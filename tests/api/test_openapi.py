@@ -17,7 +17,7 @@ from caravan import errors
 from caravan.api import openapi, openapi_schemas
 from caravan.api.app import ENDPOINTS
 from caravan.api.auth import PUBLIC_PATHS
-from caravan.api.schema.base import Body
+from caravan.api.schema.base import Body, Typed
 from caravan.api.schema.conversation import ContentPart, MessageItem
 from caravan.api.schema.tools import ToolChoice
 from caravan.config import ApiConfig
@@ -114,11 +114,11 @@ def test_every_error_of_every_route_is_there() -> None:
 
 
 def bodies() -> list[type[Body]]:
-    """All kinds of objects in bodies."""
+    """All kinds of objects in bodies; `Typed` is what several of them have in common."""
     found: list[type[Body]] = Body.__subclasses__()
     for kind in found:
         found += [child for child in kind.__subclasses__() if child not in found]
-    return found
+    return [kind for kind in found if kind is not Typed]
 
 
 @pytest.mark.parametrize("kind", bodies(), ids=lambda kind: kind.__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
+from typing import Annotated, Any, ClassVar, NoReturn, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -60,3 +60,21 @@ class Body(BaseModel):
     def names(cls) -> frozenset[str]:
         """Of the fields, as JSON has them."""
         return frozenset(field.alias or name for name, field in cls.model_fields.items())
+
+
+class Typed(Body):
+    """An object whose `type` names which one of some fields it has; it has no other of them."""
+
+    choices: ClassVar[tuple[str, ...]]  # the fields; a type that is none of them has none
+
+    type: str
+
+    @model_validator(mode="after")
+    def _is_what_it_says(self) -> Self:
+        for name in self.choices:
+            given = getattr(self, name) is not None
+            if name == self.type and not given:
+                refuse("missing_required_parameter", f"is required for type `{name}`", name)
+            if name != self.type and given:
+                refuse("invalid_value", f"belongs to type `{name}`", name)
+        return self

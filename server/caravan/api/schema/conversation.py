@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from caravan.api.schema import refused
-from caravan.api.schema.base import Body, Items, refuse
+from caravan.api.schema.base import Body, Items, Typed, refuse
 from caravan.api.schema.tools import ToolItem, check_tools
 
 
@@ -24,8 +24,10 @@ class ImageUrl(Body):
     detail: Literal["auto", "low", "high", "original"] = "auto"
 
 
-class ContentPart(Body):
+class ContentPart(Typed):
     """One part of a message's content: a text, a picture, or an assistant's refusal."""
+
+    choices = ("text", "image_url", "refusal")
 
     refused = refused.CONTENT_PART
 
@@ -33,15 +35,6 @@ class ContentPart(Body):
     text: str | None = None
     image_url: ImageUrl | None = None
     refusal: str | None = None
-
-    @model_validator(mode="after")
-    def _is_what_it_says(self) -> Self:
-        for name in ("text", "image_url", "refusal"):
-            if name == self.type and getattr(self, name) is None:
-                refuse("missing_required_parameter", f"is required for type `{name}`", name)
-            if name != self.type and getattr(self, name) is not None:
-                refuse("invalid_value", f"belongs to parts of type `{name}`", name)
-        return self
 
     @property
     def words(self) -> str | None:
@@ -66,22 +59,15 @@ class CustomCall(Body):
     input: str
 
 
-class ToolCallItem(Body):
+class ToolCallItem(Typed):
     """A call that the assistant made earlier in the conversation."""
+
+    choices = ("function", "custom")
 
     id: Annotated[str, Field(min_length=1)]
     type: Literal["function", "custom"]
     function: FunctionCall | None = None
     custom: CustomCall | None = None
-
-    @model_validator(mode="after")
-    def _is_what_it_says(self) -> Self:
-        for name in ("function", "custom"):
-            if name == self.type and getattr(self, name) is None:
-                refuse("missing_required_parameter", f"is required for type `{name}`", name)
-            if name != self.type and getattr(self, name) is not None:
-                refuse("invalid_value", f"belongs to calls of type `{name}`", name)
-        return self
 
 
 class MessageItem(Body):

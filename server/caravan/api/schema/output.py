@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from caravan.api.schema.base import Body, Items, only, refuse
+from caravan.api.schema.base import Body, Items, Typed, only, refuse
 
 MAX_CHOICES = 4096
 
@@ -29,19 +29,13 @@ class JsonSchemaFormat(Body):
     strict: bool = False  # the grammar holds in any case
 
 
-class ResponseFormat(Body):
+class ResponseFormat(Typed):
     """OpenAI's `response_format`."""
+
+    choices = ("json_schema",)
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaFormat | None = None
-
-    @model_validator(mode="after")
-    def _is_what_it_says(self) -> Self:
-        if self.type == "json_schema" and self.json_schema is None:
-            refuse("missing_required_parameter", "is required for `json_schema`", "json_schema")
-        if self.type != "json_schema" and self.json_schema is not None:
-            refuse("invalid_value", "belongs to type `json_schema`", "json_schema")
-        return self
 
 
 def _parsed_schema(value: object) -> object:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-from caravan.api.schema.base import Body, Items, refuse
+from caravan.api.schema.base import Body, Items, Typed, refuse
 
 MAX_NAME = 64
 MAX_DEFINITION = 1 << 16  # characters of a custom tool's grammar
@@ -47,19 +47,13 @@ class GrammarItem(Body):
     definition: Annotated[str, Field(min_length=1, max_length=MAX_DEFINITION)]
 
 
-class CustomFormat(Body):
+class CustomFormat(Typed):
     """How a custom tool's input looks."""
+
+    choices = ("grammar",)
 
     type: Literal["text", "grammar"]
     grammar: GrammarItem | None = None
-
-    @model_validator(mode="after")
-    def _is_what_it_says(self) -> Self:
-        if self.type == "grammar" and self.grammar is None:
-            refuse("missing_required_parameter", "is required for type `grammar`", "grammar")
-        if self.type == "text" and self.grammar is not None:
-            refuse("invalid_value", "belongs to formats of type `grammar`", "grammar")
-        return self
 
 
 class CustomItem(Body):
@@ -70,21 +64,14 @@ class CustomItem(Body):
     format: CustomFormat = CustomFormat(type="text")
 
 
-class ToolItem(Body):
+class ToolItem(Typed):
     """A tool."""
+
+    choices = ("function", "custom")
 
     type: Literal["function", "custom"]
     function: FunctionItem | None = None
     custom: CustomItem | None = None
-
-    @model_validator(mode="after")
-    def _is_what_it_says(self) -> Self:
-        for name in ("function", "custom"):
-            if name == self.type and getattr(self, name) is None:
-                refuse("missing_required_parameter", f"is required for type `{name}`", name)
-            if name != self.type and getattr(self, name) is not None:
-                refuse("invalid_value", f"belongs to tools of type `{name}`", name)
-        return self
 
     @property
     def name(self) -> str:
@@ -100,21 +87,14 @@ class Named(Body):
     name: ToolName
 
 
-class ToolReference(Body):
+class ToolReference(Typed):
     """A tool of `tools`."""
+
+    choices = ("function", "custom")
 
     type: Literal["function", "custom"]
     function: Named | None = None
     custom: Named | None = None
-
-    @model_validator(mode="after")
-    def _is_what_it_says(self) -> Self:
-        for name in ("function", "custom"):
-            if name == self.type and getattr(self, name) is None:
-                refuse("missing_required_parameter", f"is required for type `{name}`", name)
-            if name != self.type and getattr(self, name) is not None:
-                refuse("invalid_value", f"belongs to tools of type `{name}`", name)
-        return self
 
     @property
     def name(self) -> str:
@@ -131,22 +111,15 @@ class AllowedTools(Body):
     tools: Annotated[Items[ToolReference], Field(min_length=1)]
 
 
-class ToolChoice(Body):
+class ToolChoice(Typed):
     """`tool_choice` as an object; its three words become one as well."""
+
+    choices = ("function", "custom", "allowed_tools")
 
     type: Literal["none", "auto", "required", "function", "custom", "allowed_tools"]
     function: Named | None = None
     custom: Named | None = None
     allowed_tools: AllowedTools | None = None
-
-    @model_validator(mode="after")
-    def _is_what_it_says(self) -> Self:
-        for name in ("function", "custom", "allowed_tools"):
-            if name == self.type and getattr(self, name) is None:
-                refuse("missing_required_parameter", f"is required for type `{name}`", name)
-            if name != self.type and getattr(self, name) is not None:
-                refuse("invalid_value", f"belongs to choices of type `{name}`", name)
-        return self
 
     @property
     def references(self) -> list[tuple[str, str]]:
