@@ -153,7 +153,10 @@ def completion(max_tokens: int, *, stream: bool = True) -> dict[str, Any]:
 
 
 def events(response: httpx.Response) -> Iterator[Any]:
-    """The data of server-sent events; the string [DONE] as it is."""
+    """The data of server-sent events; the string [DONE] as it is.
+
+    Hold the iterator as long as the stream shall live: with it, httpx closes the connection.
+    """
     for line in response.iter_lines():
         if line.startswith("data: "):
             data = line.removeprefix("data: ")

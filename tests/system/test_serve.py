@@ -124,7 +124,8 @@ class TestServing:
         self, server: RunningServer, client: httpx.Client
     ) -> None:
         with client.stream("POST", "/v1/completions", json=completion(LONG)) as response:
-            next(events(response))
+            stream = events(response)
+            next(stream)
             assert metric(client, 'caravan_kv_pages{state="owned"}') > 0
         until(lambda: metric(client, 'caravan_kv_pages{state="owned"}') == 0)
         assert metric(client, "caravan_requests_running") == 0
@@ -247,7 +248,8 @@ class TestEnding:
         with RunningServer() as server, server.until_ready().client() as client:
             engine = server.engine_pid
             with client.stream("POST", "/v1/completions", json=completion(LONG)) as response:
-                next(events(response))
+                stream = events(response)
+                next(stream)
                 server.signal(signal.SIGTERM)
                 until(lambda: client.get("/ready").status_code == 503)
                 server.signal(signal.SIGINT)
@@ -270,7 +272,8 @@ class TestEnding:
         with RunningServer() as server, server.until_ready().client() as client:
             engine = server.engine_pid
             with client.stream("POST", "/v1/completions", json=completion(LONG)) as response:
-                next(events(response))
+                stream = events(response)
+                next(stream)
                 server.process.kill()
                 until(lambda: not runs(engine), timeout_s=3)
 
