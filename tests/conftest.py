@@ -41,9 +41,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="install real clients, and run their checks (minutes; needs PyPI and npm at first)",
     )
+    parser.addoption(
+        "--run-exam", action="store_true", help="ask the demo model the whole exam (minutes)"
+    )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--run-exam"):
+        for item in items:
+            if item.get_closest_marker("exam"):
+                item.add_marker(pytest.mark.skip(reason="needs --run-exam"))
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu_items:
         return

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from caravan.model.demo import VOCAB_SIZE, special_token_ids, write_byte_tokenizer
+from byte_tokenizer import VOCAB_SIZE, special_token_ids, write_byte_tokenizer
 
 _SPECIALS = special_token_ids()
 

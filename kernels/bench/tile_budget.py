@@ -2,7 +2,7 @@
 
     python kernels/bench/tile_budget.py --json kernels/bench/results/tile-budget.json
 
-The demo model decodes one request; then another brings a picture of 16 tiles and the global one.
+A small model with tiles of the real size decodes one request; then another brings a picture of 16 tiles and the global one.
 For several limits of tiles per step: the longest step, over that of a prompt of as many tokens
 without a picture, in the same run; and the picture's time to first token. A step with T tiles does
 T times the work of `vision.tile_flops` on top of its tokens, so the longest step grows with the
@@ -28,10 +28,10 @@ from results_file import write_results
 from caravan.config import CacheConfig, EngineConfig, ModelConfig, SchedulerConfig
 from caravan.engine.engine import Engine
 from caravan.messages import Generate, Image, PlacedImage, Sampling
-from caravan.model.source import resolve_model
 from caravan.scheduling.scheduler import Scheduler
 from caravan.worker.runner import Runner
 
+MODEL = Path(__file__).parent / "models" / "small-tiles"
 BUDGETS = (1, 2, 4, 17)
 GRID_TILES = 17
 TILE_BYTES = 3 * 336 * 336
@@ -86,9 +86,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     config = EngineConfig(
-        model=ModelConfig(max_model_len=4096), cache=CacheConfig(kv_cache_memory_bytes=1 << 28)
+        model=ModelConfig(max_model_len=4096, load_format="dummy"),
+        cache=CacheConfig(kv_cache_memory_bytes=1 << 28),
     )
-    runner = Runner(config, resolve_model(""), lambda progress: None)
+    runner = Runner(config, MODEL, lambda progress: None)
     run(runner, 4, picture=True)
     results = []
     for budget in BUDGETS:

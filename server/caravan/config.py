@@ -180,6 +180,7 @@ class ApiConfig:
     host: str = setting("127.0.0.1", "address to listen on")
     port: int = setting(8000, "port to listen on; 0: a free one")
     api_key: tuple[str, ...] = setting((), "key that clients must send; may be given several times")
+    ui: bool = setting(True, "serve a chat page at /")
     served_model_name: str | None = setting(None, "name of the model in the API")
     max_queued_tokens: int = setting(
         1 << 20, "most prompt tokens that wait for their first output token; more: 503"

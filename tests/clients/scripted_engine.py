@@ -18,11 +18,11 @@ from pathlib import Path
 
 from llguidance import LLMatcher, LLTokenizer
 
+from byte_tokenizer import special_token_ids
 from caravan.engine.handle import Generation, Submission
 from caravan.engine.vocabulary import grammar_vocabulary
 from caravan.errors import ApiError, EngineDead, Overloaded
 from caravan.messages import Delta, FinishReason, Progress, Ready, Stats, TokenLogprobs
-from caravan.model.demo import special_token_ids
 from caravan.text.tokenizer import Tokenizer
 from caravan.text.tokenizer_model import PATTERN
 from caravan.text.vocabulary import END_OF_TURN, Vocabulary

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from caravan.model.demo import write_byte_tokenizer
+from caravan.model.source import DEMO
 from clients.catalog import ServerKind
 from clients.environments import variables
 from system.running_server import RunningServer
@@ -24,20 +21,14 @@ STOP_S = 30
 def running(kind: ServerKind) -> Iterator[dict[str, str]]:
     """Environment variables that lead to a server, which runs until the block ends.
 
-    Both kinds want API_KEY. The demo's tokenizer comes with it, as a directory for `transformers`.
+    Both kinds want API_KEY. The demo's directory comes with it, for its tokenizer.
     """
     if kind == "scripted":
         with _scripted() as url:
             yield {"CARAVAN_SCRIPTED_URL": url, "CARAVAN_MODEL": MODEL}
         return
-    with (
-        tempfile.TemporaryDirectory() as tokenizer,
-        RunningServer("--api-key", API_KEY) as server,
-    ):
-        write_byte_tokenizer(Path(tokenizer))
-        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|eot|>"}
-        (Path(tokenizer) / "tokenizer_config.json").write_text(json.dumps(settings))
-        yield {"CARAVAN_DEMO_URL": server.until_ready().url, "CARAVAN_TOKENIZER": tokenizer}
+    with RunningServer("--api-key", API_KEY) as server:
+        yield {"CARAVAN_DEMO_URL": server.until_ready().url, "CARAVAN_TOKENIZER": str(DEMO)}
         sys.stderr.writelines(server.stderr)
 
 

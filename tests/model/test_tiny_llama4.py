@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from byte_tokenizer import special_token_ids
 from caravan.model.architecture import Architecture
-from caravan.model.demo import special_token_ids, write_demo
-from tiny_llama4 import VARIANTS, load_multimodal_oracle, load_oracle
+from tiny_llama4 import VARIANTS, load_oracle
 
 PROMPT = (
     "<|begin_of_text|><|header_start|>user<|header_end|>\n\nHi, llama!<|eot|>"
@@ -84,37 +84,3 @@ def test_tokenizer_is_one_token_per_byte(tiny_checkpoint: Callable[..., Path]) -
         special["<|header_start|>"],
         ord("u"),
     ]
-
-
-@pytest.mark.parametrize("options", [{"do_sample": False}, {"do_sample": True, "top_k": 0}])
-def test_demo_replies_with_visible_text(options: dict[str, object], tmp_path: Path) -> None:
-    write_demo(tmp_path)
-    reply = generate(tmp_path, 150, eos_token_id=None, **options)
-    eot = special_token_ids()["<|eot|>"]
-    text = bytes(token for token in reply if token != eot)
-    assert len(text) > 120
-    assert set(text) <= set(b"abcdefghijklmnopqrstuvwxyz ")
-    assert len(set(text)) > 10
-
-
-def test_demo_replies_to_pictures_with_visible_text(tmp_path: Path) -> None:
-    """In transformers' multimodal model, which takes the demo as it is; and the picture matters."""
-    write_demo(tmp_path)
-    oracle = load_multimodal_oracle(tmp_path)
-    ids = special_token_ids()
-    picture = [ids["<|image_start|>"], ids["<|image|>"], *[ids["<|patch|>"]] * 144]
-    prompt = prompt_ids(tmp_path)
-    tokens = torch.tensor([[*prompt[:6], *picture, ids["<|image_end|>"], *prompt[6:]]])
-    replies = []
-    for seed in range(2):
-        generator = torch.Generator().manual_seed(seed)
-        pixels = torch.rand(1, 3, 336, 336, generator=generator) * 2 - 1
-        pixels[:, seed] = 1  # one is red, the other green
-        reply = oracle.generate(
-            tokens, pixel_values=pixels, max_new_tokens=60, do_sample=False, eos_token_id=None
-        )
-        replies.append(reply[0, tokens.shape[1] :].tolist())
-    for reply in replies:
-        assert set(reply) <= set(b"abcdefghijklmnopqrstuvwxyz ") | {ids["<|eot|>"]}
-        assert len(set(reply)) > 4
-    assert replies[0] != replies[1]

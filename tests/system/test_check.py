@@ -24,17 +24,17 @@ def rows(output: str) -> dict[str, str]:
 
 
 def test_check_shows_what_the_demo_takes() -> None:
-    result = run("check", "--device", "cpu", "--kv-cache-memory-bytes", str(2**20))
+    result = run("check", "--device", "cpu", "--kv-cache-memory-bytes", str(2**21))
     assert result.returncode == 0, result
     assert result.stderr == ""
     table = rows(result.stdout)
     assert table["model"] == str(resolve_model(""))
     assert table["files"].endswith(" GiB")
-    assert table["images"] == "tiles of 336 pixels, 144 tokens each, at most 17 per image"
-    assert table["layers"].startswith("8: 6 chunked, 2 full; 8 with 4 experts")
-    # Two full layers, two key heads of 32, keys and values, four bytes: 1024 per token.
-    assert table["cache"].startswith("1,024 bytes per token")
-    assert table["this machine"] == "cpu, 0.001 GiB for the cache"
+    assert table["images"] == "tiles of 64 pixels, 16 tokens each, at most 5 per image"
+    assert table["layers"].startswith("8: 6 chunked, 2 full; 4 with 4 experts")
+    # Two full layers, two key heads of 64, keys and values, four bytes: 2048 per token.
+    assert table["cache"].startswith("2,048 bytes per token")
+    assert table["this machine"] == "cpu, 0.002 GiB for the cache"
     # 64 pages of 16 tokens x 2 layers; 3 x 16 hold a chunk of 256 tokens, 16 blocks are left.
     assert table["longest context"] == "256 tokens"
 

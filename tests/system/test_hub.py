@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from caravan.model.architecture import Architecture
-from caravan.model.demo import write_demo
 from caravan.model.manifest import check_checkpoint
+from caravan.model.source import DEMO
 from fake_hub import fake_hub
 
 RESOLVE = """
@@ -47,11 +47,9 @@ def resolve(
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def files() -> dict[str, bytes]:
     """A repository: the demo's files, and others that are not wanted."""
-    directory = tmp_path_factory.mktemp("repository")
-    write_demo(directory)
-    wanted = {path.name: path.read_bytes() for path in directory.iterdir()}
+    wanted = {path.name: path.read_bytes() for path in DEMO.iterdir()}
     return wanted | {
         "pytorch_model.bin": b"pickle",
         "modeling_llama4.py": b"raise SystemExit('remote code')",

@@ -22,12 +22,15 @@ import httpx
 import pytest
 from PIL import Image
 
+from caravan.cli.serving import ModelFiles
+from caravan.model.source import DEMO
 from system.running_server import TIMEOUT_S, RunningServer, children, completion, events, until
 
 ROOT = Path(__file__).parents[2]
 MAX_BYTES = 2 << 20
 MAX_PIXELS = 4_000_000
 TIME_LIMIT_S = 2.0
+AROUND = ("<|image_start|>", "<|image|>", "<|image_end|>")
 
 
 @pytest.fixture(scope="module")
@@ -39,29 +42,52 @@ def server() -> Iterator[RunningServer]:
         yield running.until_ready()
 
 
-def readme_example() -> str:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (example,) = [block for block in blocks if "how these two images are similar" in block]
-    return str(example)
-
-
-def test_the_readmes_comparison_of_two_pictures(server: RunningServer, tmp_path: Path) -> None:
-    folder = Path(importlib.import_module("llama_models").__path__[0]) / "resources"
-    (tmp_path / "first.jpg").write_bytes((folder / "dog.jpg").read_bytes())
-    (tmp_path / "second.jpg").write_bytes((folder / "pasta.jpeg").read_bytes())
-    code = readme_example().replace("http://127.0.0.1:8000", server.url)
-    assert server.url in code
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=2 * TIMEOUT_S,
-    )
+@pytest.mark.exam
+def test_the_readmes_picture_is_described(server: RunningServer) -> None:
+    result = run_readme_example(server)
     assert result.returncode == 0, result.stderr
-    reply, usage = result.stdout.rsplit("\n", 2)[:2]
-    assert re.fullmatch(r"[a-z ]+", reply), reply  # the demo model's letters
-    assert f"image_tokens={727 + 2467}" in usage
+    assert result.stdout == "A red circle left of a blue square.\n"
+
+
+def test_the_readmes_picture_is_answered(server: RunningServer) -> None:
+    result = run_readme_example(server)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+
+
+def run_readme_example(server: RunningServer) -> subprocess.CompletedProcess[str]:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (example,) = [block for block in blocks if "ImageDraw" in block]
+    code = example.replace("http://127.0.0.1:8000", server.url)
+    assert server.url in code
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=2 * TIMEOUT_S
+    )
+
+
+def test_photographs_are_cut_into_the_models_tiles(server: RunningServer) -> None:
+    folder = Path(importlib.import_module("llama_models").__path__[0]) / "resources"
+    parts: list[dict[str, Any]] = [{"type": "text", "text": "Compare the pictures."}]
+    for name in ("dog.jpg", "pasta.jpeg"):
+        data = base64.b64encode((folder / name).read_bytes()).decode()
+        url = f"data:image/jpeg;base64,{data}"
+        parts.append({"type": "image_url", "image_url": {"url": url}})
+    body = {
+        "model": "caravan-demo",
+        "messages": [{"role": "user", "content": parts}],
+        "max_tokens": 30,
+    }
+    with server.client() as client:
+        answer = client.post("/v1/chat/completions", json=body, timeout=TIMEOUT_S).json()
+    assert answer["choices"][0]["message"]["content"]
+    layout = ModelFiles.from_directory(DEMO).tiles
+    expected = 0
+    for name in ("dog.jpg", "pasta.jpeg"):
+        grid = layout.grid(*Image.open(folder / name).size)
+        num_local = grid.num_tiles - 1
+        assert num_local > 1, "they are large"
+        expected += grid.num_tiles * layout.tile_tokens + num_local + len(AROUND)
+    assert answer["usage"]["prompt_tokens_details"]["image_tokens"] == expected
 
 
 def png(width: int, height: int) -> bytes:

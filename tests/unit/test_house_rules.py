@@ -13,7 +13,9 @@ import caravan
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
-    [*(ROOT / "server/caravan").rglob("*.py"), *(ROOT / "kernels/caravan_kernels").rglob("*.py")]
+    file
+    for folder in ("server/caravan", "kernels/caravan_kernels", "training/demo_training")
+    for file in (ROOT / folder).rglob("*.py")
 )
 MODULE_LINES = 400
 FUNCTION_LINES = 60

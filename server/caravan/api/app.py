@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 import caravan
-from caravan.api import chat, completions, openapi, system, tokenize
-from caravan.api.auth import Authentication
+from caravan.api import chat, completions, openapi, system, tokenize, ui
+from caravan.api.auth import PUBLIC_PATHS, Authentication
 from caravan.api.constraint import GrammarDesk
 from caravan.api.edge import BodyLimit, Edge, on_http_exception
 from caravan.api.images import ImageLoader
@@ -41,7 +41,9 @@ def create_app(
     metrics = Metrics(lambda: engine.stats, caravan.__version__)
     layers = [Middleware(Edge, metrics=metrics)]
     if config.api_key:
-        layers.append(Middleware(Authentication, keys=config.api_key))
+        # The page has a field for the key, so it is there before it has one.
+        public = PUBLIC_PATHS | ui.PATHS if config.ui else PUBLIC_PATHS
+        layers.append(Middleware(Authentication, keys=config.api_key, public=public))
     layers.append(Middleware(BodyLimit, limit=config.max_body_bytes))
     app = FastAPI(
         title="Caravan",
@@ -66,4 +68,6 @@ def create_app(
     )
     for module in ENDPOINTS:
         app.include_router(module.router)
+    if config.ui:
+        app.include_router(ui.new_router())
     return app

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,15 +19,19 @@ PUBLIC_PATHS = frozenset({"/health", "/ready", "/version", "/metrics"})
 
 
 class Authentication:
-    """ASGI middleware: raises InvalidApiKey unless the request has one of the keys."""
+    """ASGI middleware: raises InvalidApiKey unless the request has one of the keys.
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+    `public`: the paths that need none.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str], public: Set[str] = PUBLIC_PATHS) -> None:
         self._app = app
+        self._public = public
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets through what may pass."""
-        if scope["type"] == "http" and scope["path"] not in PUBLIC_PATHS:
+        if scope["type"] == "http" and scope["path"] not in self._public:
             self._require_key(scope)
         await self._app(scope, receive, send)
 

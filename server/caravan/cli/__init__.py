@@ -16,11 +16,11 @@ import sys
 from collections.abc import Sequence
 
 from caravan import __version__
-from caravan.cli import bench, check, serve
+from caravan.cli import bench, chat, check, serve
 from caravan.cli.flags import Parser
 from caravan.errors import CaravanError
 
-COMMANDS = (serve, check, bench)
+COMMANDS = (serve, chat, check, bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

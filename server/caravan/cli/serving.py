@@ -77,7 +77,8 @@ async def _serve(
             display.show(message)
         else:
             display.close()
-            sys.stdout.write(announcement(message, name, url, needs_key=bool(api.api_key)))
+            text = announcement(message, name, url, needs_key=bool(api.api_key), has_page=api.ui)
+            sys.stdout.write(text)
             sys.stdout.flush()
 
     engine = EngineProcess(config.engine, directory, api, report)
@@ -103,7 +104,9 @@ def served_name(model: str, name: str | None) -> str:
     return path.resolve().name if path.is_dir() else model
 
 
-def announcement(ready: Ready, model: str, url: str, *, needs_key: bool) -> str:
+def announcement(
+    ready: Ready, model: str, url: str, *, needs_key: bool, has_page: bool = False
+) -> str:
     """What runs, in some lines, and a command that talks to it."""
     messages = [{"role": "user", "content": "Hello"}]
     body = {"model": model, "messages": messages, "max_tokens": 50}
@@ -122,6 +125,7 @@ def announcement(ready: Ready, model: str, url: str, *, needs_key: bool) -> str:
             f"  context  at most {ready.max_model_len} tokens",
             f"  loaded   in {ready.load_s:.1f} s",
             f"  URL      {url}/v1",
+            *([f"  page     {url}/"] if has_page else []),
             "",
             "Try it:",
             "  " + " ".join(curl),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,25 +18,26 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
     RevisionNotFoundError,
 )
 
+import caravan
 from caravan import __version__
 from caravan.errors import ConfigError
-from caravan.model import demo
-from caravan.user_cache import cache_directory
 
 _DESCRIPTIONS = ["*.json", "tokenizer.model"]
 _WEIGHTS = ["*.safetensors"]
 _SUBFOLDERS = ["*/*"]
 
+DEMO = Path(caravan.__file__).parent / "demo_model"  # trained by training/, carried by the wheel
+
 
 def resolve_model(model: str, *, weights: bool = True) -> Path:
-    """The directory of a model; downloads it, or writes the demo, if it is not there yet.
+    """The directory of a model; downloads it if it is not there yet.
 
     `model` is a directory, a Hub id such as "meta-llama/Llama-4-Scout-17B-16E-Instruct", or empty
     for the demo. Without `weights`, only configuration and tokenizer are downloaded. Raises
     ConfigError, with what to do, if there is no such model or it cannot be had.
     """
     if not model:
-        return _demo_directory()
+        return DEMO
     try:
         path = Path(model).expanduser()
         is_directory, exists = path.is_dir(), path.exists()
@@ -99,29 +97,3 @@ def _explain(repo_id: str, error: Exception) -> NoReturn:
         reason = getattr(error, "strerror", None) or type(error).__name__
         todo = f"the download failed ({reason}); check disk space and network, and start again"
     raise ConfigError(f"{repo_id}: {todo}") from error
-
-
-def _demo_directory() -> Path:
-    # The name changes with the module, so an old demo is never taken for the present one.
-    fingerprint = hashlib.sha256(Path(demo.__file__).read_bytes()).hexdigest()[:8]
-    return _cached_demo(cache_directory() / f"demo-{__version__}-{fingerprint}")
-
-
-def _cached_demo(target: Path) -> Path:
-    """Writes beside `target` and renames, so that it is whole whenever it exists."""
-    if target.is_dir():
-        return target
-    scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=target.parent))
-    try:
-        demo.write_demo(scratch)
-        scratch.chmod(0o755)
-        scratch.rename(target)
-    except OSError as error:
-        if not target.is_dir():  # else another start was faster
-            raise ConfigError(
-                f"the demo model, 40 MB, cannot be written to {target.parent}: {error.strerror}; "
-                "make room, set XDG_CACHE_HOME, or give a model directory"
-            ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return target

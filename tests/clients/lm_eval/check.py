@@ -52,6 +52,18 @@ def complete(path: str, **fields: Any) -> Any:
         return json.load(response)["choices"][0]
 
 
+def tokens(text: str) -> list[int]:
+    """Of a text alone, by the server."""
+    request = urllib.request.Request(
+        f"{DEMO_URL}/tokenize",
+        json.dumps({"model": MODEL, "prompt": text}).encode(),
+        {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        _, *found = json.load(response)["tokens"]  # the first begins the text
+        return found
+
+
 def forced(context: list[int], continuation: list[int]) -> float:
     """Log-probability of a continuation, each of its tokens drawn because nothing else can be."""
     total = 0.0
@@ -85,8 +97,10 @@ def check_loglikelihood() -> None:
         same(sample["acc"], float(best == sample["doc"]["choices"][sample["doc"]["answer"]]))
     (first,) = (s for s in samples if s["doc_id"] == 0)
     for response, choice in zip(first["resps"], first["doc"]["choices"], strict=True):
-        context = list(first["doc"]["question"].encode())  # the demo's tokens are bytes
-        expected = forced(context, list(f" {choice}".encode()))
+        context = tokens(first["doc"]["question"])
+        whole = tokens(f"{first['doc']['question']} {choice}")
+        same(whole[: len(context)], context)
+        expected = forced(context, whole[len(context) :])
         assert math.isclose(float(response[0][0]), expected, abs_tol=1e-3), (response, expected)
 
 

@@ -34,7 +34,7 @@ FLAGS = re.findall(
     --limit-images-per-prompt --load-format --max-body-bytes --max-image-bytes --max-image-pixels
     --max-model-len --max-num-batched-tiles --max-num-batched-tokens --max-num-seqs
     --max-queued-requests --max-queued-tokens --ping-interval --port --quantization --seed
-    --served-model-name --shutdown-timeout --tensor-parallel-size
+    --served-model-name --shutdown-timeout --tensor-parallel-size --ui
 """,
 )
 
@@ -89,6 +89,8 @@ def test_switches_have_a_no() -> None:
     assert [config.async_scheduling for config in given] == [None, True]
     assert flags.read(parse("--no-async-scheduling"), SchedulerConfig).async_scheduling is False
     assert flags.read(parse("--enforce-eager"), ModelConfig).enforce_eager
+    assert flags.read(parse(""), ApiConfig).ui
+    assert not flags.read(parse("--no-ui"), ApiConfig).ui
 
 
 @pytest.mark.parametrize(

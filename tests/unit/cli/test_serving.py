@@ -59,6 +59,13 @@ def test_what_it_reads_is_said(takes_images: bool, said: str) -> None:
     assert f"  input    {said}\n" in text
 
 
+def test_the_page_is_named_where_there_is_one() -> None:
+    url = "http://127.0.0.1:8000"
+    text = announcement(READY, "m", url, needs_key=False, has_page=True)
+    assert f"  URL      {url}/v1\n  page     {url}/\n" in text
+    assert "page  " not in announcement(READY, "m", url, needs_key=False)
+
+
 def test_with_keys_the_printed_command_has_a_place_for_one() -> None:
     text = announcement(READY, "m", "http://127.0.0.1:8000", needs_key=True)
     assert '-H "Authorization: Bearer $API_KEY"' in text
