@@ -2,11 +2,11 @@
 
     python kernels/bench/tile_budget.py --json kernels/bench/results/tile-budget.json
 
-A small model with tiles of the real size decodes one request; then another brings a picture of 16 tiles and the global one.
-For several limits of tiles per step: the longest step, over that of a prompt of as many tokens
-without a picture, in the same run; and the picture's time to first token. A step with T tiles does
-T times the work of `vision.tile_flops` on top of its tokens, so the longest step grows with the
-limit until a step's tokens show no more tiles: 512 tokens show 4.
+A small model with tiles of the real size decodes one request; then another brings a picture of 16
+tiles and the global one. For several limits of tiles per step: the longest step, over that of a
+prompt of as many tokens without a picture, in the same run; and the picture's time to first token.
+A step with T tiles does T times the work of `vision.tile_flops` on top of its tokens, so the
+longest step grows with the limit until a step's tokens show no more tiles: 512 tokens show 4.
 """
 
 from __future__ import annotations

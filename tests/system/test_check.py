@@ -24,7 +24,7 @@ def rows(output: str) -> dict[str, str]:
 
 
 def test_check_shows_what_the_demo_takes() -> None:
-    result = run("check", "--device", "cpu", "--kv-cache-memory-bytes", str(2**21))
+    result = run("check", "--device", "cpu", "--kv-cache-memory-bytes", str(2**20))
     assert result.returncode == 0, result
     assert result.stderr == ""
     table = rows(result.stdout)
@@ -32,9 +32,9 @@ def test_check_shows_what_the_demo_takes() -> None:
     assert table["files"].endswith(" GiB")
     assert table["images"] == "tiles of 64 pixels, 16 tokens each, at most 5 per image"
     assert table["layers"].startswith("8: 6 chunked, 2 full; 4 with 4 experts")
-    # Two full layers, two key heads of 64, keys and values, four bytes: 2048 per token.
-    assert table["cache"].startswith("2,048 bytes per token")
-    assert table["this machine"] == "cpu, 0.002 GiB for the cache"
+    # Two full layers, two key heads of 64, keys and values, two bytes: 1024 per token.
+    assert table["cache"].startswith("1,024 bytes per token")
+    assert table["this machine"] == "cpu, 0.001 GiB for the cache"
     # 64 pages of 16 tokens x 2 layers; 3 x 16 hold a chunk of 256 tokens, 16 blocks are left.
     assert table["longest context"] == "256 tokens"
 
@@ -52,7 +52,7 @@ def test_check_compares_the_files_with_the_configuration(tmp_path: Path) -> None
     model = tmp_path / "model"
     shutil.copytree(resolve_model(""), model)
     config = json.loads((model / "config.json").read_text())
-    config["text_config"]["vocab_size"] = 300
+    config["text_config"]["intermediate_size_mlp"] = 300
     (model / "config.json").write_text(json.dumps(config))
     result = run("check", str(model))
     assert result.returncode == 2

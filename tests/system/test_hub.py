@@ -59,7 +59,14 @@ def files() -> dict[str, bytes]:
     }
 
 
-WANTED = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"]
+WANTED = [
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
 
 
 def test_download_fetches_what_is_needed_and_works_offline_later(

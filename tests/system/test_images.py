@@ -83,7 +83,8 @@ def test_photographs_are_cut_into_the_models_tiles(server: RunningServer) -> Non
     layout = ModelFiles.from_directory(DEMO).tiles
     expected = 0
     for name in ("dog.jpg", "pasta.jpeg"):
-        grid = layout.grid(*Image.open(folder / name).size)
+        with Image.open(folder / name) as picture:
+            grid = layout.grid(*picture.size)
         num_local = grid.num_tiles - 1
         assert num_local > 1, "they are large"
         expected += grid.num_tiles * layout.tile_tokens + num_local + len(AROUND)

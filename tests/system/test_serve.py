@@ -109,7 +109,7 @@ class TestServing:
         text = "".join(server.stdout)
         assert f"URL      {server.url}/v1" in text
         assert "serves caravan-demo" in text
-        assert "float32 on" in text
+        assert "bfloat16 on" in text
         assert "at most 8192 tokens" in text
         assert "weights: 100%" in text
         assert not server.stderr, server.stderr

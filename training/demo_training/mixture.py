@@ -35,15 +35,15 @@ def _talk(random: Random, length: float) -> Dialogue:
 
 
 def _facts(random: Random, length: float) -> Dialogue:
-    return _quiz(random, [knowledge.capital, knowledge.colour_of_thing], random.randint(4, 12))
+    return _quiz(random, [knowledge.capital, knowledge.colour_of_thing], random.randint(1, 12))
 
 
 def _sums(random: Random, length: float) -> Dialogue:
-    return _quiz(random, [knowledge.arithmetic], random.randint(8, 24))
+    return _quiz(random, [knowledge.arithmetic], random.randint(1, 20))
 
 
 def _repeats(random: Random, length: float) -> Dialogue:
-    return _quiz(random, [memory.repeat], random.randint(2, 8))
+    return _quiz(random, [memory.repeat], random.randint(1, 8))
 
 
 def _copies(random: Random, length: float) -> Dialogue:
@@ -83,19 +83,19 @@ def _lookups(random: Random, length: float) -> Dialogue:
 
 
 def _instructed(random: Random, length: float) -> Dialogue:
-    return obedience.instructed(random, _SPLIT, random.randint(1, 6))
+    return obedience.instructed(random, _SPLIT, random.randint(1, 8))
 
 
 def _json(random: Random, length: float) -> Dialogue:
-    return obedience.json_answer(random, _SPLIT, random.randint(1, 5))
+    return obedience.json_answer(random, _SPLIT, random.randint(1, 8))
 
 
 def _tools(random: Random, length: float) -> Dialogue:
-    return tools.tools(random, _SPLIT, random.randint(2, 7))
+    return tools.tools(random, _SPLIT, random.randint(1, 9))
 
 
 def _shapes(random: Random, length: float) -> Dialogue:
-    dialogue = sight.shapes(random, _SPLIT, random.randint(3, 7))
+    dialogue = sight.shapes(random, _SPLIT, random.randint(2, 9))
     return _with_system(dialogue, random)
 
 

@@ -53,7 +53,7 @@ class Phase:
 
 
 VISION = Phase("vision", 600, 2e-3, 192)
-JOINT = Phase("joint", 4000, 2e-3, 2300, mixture.ALL, 0.6)
+JOINT = Phase("joint", 6000, 2e-3, 1400, mixture.ALL, 0.6)
 PHASES = {phase.name: phase for phase in (VISION, JOINT)}
 
 

@@ -60,8 +60,8 @@ def tokens(text: str) -> list[int]:
         {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
-        _, *found = json.load(response)["tokens"]  # the first begins the text
-        return found
+        found: list[int] = json.load(response)["tokens"]
+        return found[1:]  # the first begins the text
 
 
 def forced(context: list[int], continuation: list[int]) -> float:
