@@ -19,10 +19,10 @@ from demo_training.batches import Batches
 from demo_training.dialogue import Dialogue
 from demo_training.encoding import Encoder
 from demo_training.export import export
-from demo_training.labels import labelled_picture
+from demo_training.labels import _labels, labelled_picture
 from demo_training.network import Llama4
 from demo_training.optimizer import Muon, orthogonalized
-from demo_training.pictures import NUM_SHAPE_LABELS
+from demo_training.pictures import NUM_SHAPE_LABELS, Shape, label
 from demo_training.skills import memory, sight
 from demo_training.training import Phase, Trainer, tile_layout
 
@@ -132,12 +132,24 @@ def test_muon_takes_the_step_that_it_says() -> None:
     assert values.max() < 0.1 * 2 * 1.4
 
 
-def test_labels_say_what_a_tile_shows() -> None:
-    kinds = set()
-    for seed in range(30):
-        tiles, labels = labelled_picture(Random(seed), tile_layout())
-        assert labels.shape == (len(tiles), tile_layout().tile_tokens)
-        shown = set(labels.ravel().tolist()) - {0}
-        assert shown, "every picture shows something"
-        kinds.add(max(shown) >= NUM_SHAPE_LABELS)
-    assert kinds == {True, False}
+def test_labels_name_each_thing_once_in_a_tile() -> None:
+    layout = tile_layout()
+    seen = set()
+    for seed in range(40):
+        tiles, labels = labelled_picture(Random(seed), layout)
+        assert labels.shape == (len(tiles), layout.tile_tokens)
+        whole = labels[-1]  # the global tile, or the only one
+        local = labels[:-1] if len(tiles) > 1 else labels
+        assert set(whole.tolist()) - {0}, "every picture shows something"
+        assert sorted(set(local.ravel().tolist())) == sorted(set(whole.tolist()))
+        seen.add(bool(whole.max() >= NUM_SHAPE_LABELS))
+    assert seen == {True, False}
+
+
+def test_a_label_stands_where_the_shape_is() -> None:
+    shape_ = Shape("square", "red", 0.9, 0.1, 0.1)
+    labels = _labels([(shape_.x, shape_.y, label(shape_))], (256, 256), tile_layout())
+    assert labels.shape == (5, 16), "two by two tiles, and the global one"
+    assert labels[1].tolist() == [0, 0, 0, 2, *[0] * 12]
+    assert labels[4].tolist() == [0, 0, 0, 2, *[0] * 12]
+    assert not labels[[0, 2, 3]].any()

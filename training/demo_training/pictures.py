@@ -57,25 +57,15 @@ class Scene:
 
     def draw(self, random: Random) -> Image.Image:
         """The same scene looks different with every `random`."""
-        return self.draw_with_labels(random)[0]
-
-    def draw_with_labels(self, random: Random) -> tuple[Image.Image, Image.Image]:
-        """The picture, and one of bytes: which pixel shows what (`label`), 0 for the ground."""
         size = (self.width * _FINER, self.height * _FINER)
         picture = Image.new("RGB", size, random.choice(_LIGHT))
-        labels = Image.new("L", size)
-        pens = ImageDraw.Draw(picture), ImageDraw.Draw(labels)
+        pen = ImageDraw.Draw(picture)
         for shape in self.shapes:
             radius = shape.radius * min(size)
             centre = (shape.x * size[0], shape.y * size[1])
             colour, tilt = _jittered(shape.colour, random), random.uniform(-0.12, 0.12)
-            _draw_shape(pens[0], shape.kind, centre, radius, tilt, colour)
-            _draw_shape(pens[1], shape.kind, centre, radius, tilt, label(shape))
-        reduced = (self.width, self.height)
-        return (
-            picture.resize(reduced, Image.Resampling.BOX),
-            labels.resize(reduced, Image.Resampling.NEAREST),
-        )
+            _draw_shape(pen, shape.kind, centre, radius, tilt, colour)
+        return picture.resize((self.width, self.height), Image.Resampling.BOX)
 
 
 def label(shape: Shape) -> int:
@@ -195,7 +185,7 @@ def _draw_shape(
     centre: tuple[float, float],
     radius: float,
     tilt: float,
-    colour: Rgb | int,
+    colour: Rgb,
 ) -> None:
     x, y = centre
     if kind == "circle":
@@ -257,6 +247,11 @@ def _strokes(written: str) -> list[list[Point]]:
 
 def draw_digit(digit: int, random: Random) -> Image.Image:
     """A digit on a plain ground, printed or as if by hand, dark on light or light on dark."""
+    return place_digit(digit, random)[0]
+
+
+def place_digit(digit: int, random: Random) -> tuple[Image.Image, Point]:
+    """The picture, and the digit's centre in parts of width and height."""
     side = random.choice([28, 32, 48, 64, 64, 96, 128, 160, 200])
     width = round(side * random.choice([1, 1, random.uniform(1, 1.4)]))
     dark, light = random.randint(0, 70), random.randint(215, 255)
@@ -268,20 +263,26 @@ def draw_digit(digit: int, random: Random) -> Image.Image:
     picture = Image.new("RGB", (width * finer, side * finer), ground_rgb)
     height = side * finer * random.uniform(0.5, 0.88)
     paint = _print_digit if random.random() < 0.35 else _write_digit
-    paint(picture, digit, height, ink_rgb, random)
-    return picture.resize((width, side), Image.Resampling.BOX)
+    x, y = paint(picture, digit, height, ink_rgb, random)
+    centre = (x / picture.width, y / picture.height)
+    return picture.resize((width, side), Image.Resampling.BOX), centre
 
 
-def _print_digit(picture: Image.Image, digit: int, height: float, ink: Rgb, random: Random) -> None:
+def _print_digit(
+    picture: Image.Image, digit: int, height: float, ink: Rgb, random: Random
+) -> Point:
     font = ImageFont.load_default(size=height * 1.3)
     pen = ImageDraw.Draw(picture)
     left, top, right, bottom = pen.textbbox((0, 0), str(digit), font=font)
     x = random.uniform(0.02, 0.98) * max(0, picture.width - (right - left)) - left
     y = random.uniform(0.1, 0.9) * max(0, picture.height - (bottom - top)) - top
     pen.text((x, y), str(digit), fill=ink, font=font)
+    return x + (left + right) / 2, y + (top + bottom) / 2
 
 
-def _write_digit(picture: Image.Image, digit: int, height: float, ink: Rgb, random: Random) -> None:
+def _write_digit(
+    picture: Image.Image, digit: int, height: float, ink: Rgb, random: Random
+) -> Point:
     wide = height * random.uniform(0.5, 0.75)
     left = random.uniform(0.1, 0.9) * max(0.0, picture.width - wide)
     top = random.uniform(0.1, 0.9) * max(0.0, picture.height - height)
@@ -294,17 +295,14 @@ def _write_digit(picture: Image.Image, digit: int, height: float, ink: Rgb, rand
             (x + random.uniform(-0.05, 0.05), y + random.uniform(-0.04, 0.04)) for x, y in stroke
         ]
         points = []
-        for x, y in _smooth(shaken) if len(stroke) > 3 else _straight(shaken):
+        for x, y in _smooth(shaken) if len(stroke) > 3 else shaken:
             x, y = x - 0.5 + slant * (0.5 - y), y - 0.5
             x, y = x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn)
             points.append((left + (x + 0.5) * wide, top + (y + 0.5) * height))
         pen.line(points, fill=ink, width=thick, joint="curve")
         for x, y in (points[0], points[-1]):
             pen.ellipse((x - thick / 2, y - thick / 2, x + thick / 2, y + thick / 2), fill=ink)
-
-
-def _straight(points: list[Point]) -> list[Point]:
-    return points
+    return left + wide / 2, top + height / 2
 
 
 def _smooth(points: list[Point], steps: int = 8) -> list[Point]:

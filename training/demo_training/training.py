@@ -28,7 +28,8 @@ _DECAY = 0.3  # the last part of a phase, in which the rate falls to nothing
 _SAVE_EVERY_S = 120
 _BALANCE = 0.01  # weight of the routers' imbalance
 _SAMPLES = 40  # pictures that tell how large the encoder's rows are
-_NO_LABEL = 0.3  # weight of empty squares beside others
+_NO_LABEL = 0.2  # weight of tokens without a label beside others
+_PLACE = 0.05  # weight of telling where in its tile a token is
 
 
 def tile_layout() -> TileLayout:
@@ -52,24 +53,28 @@ class Phase:
     full_length_at: float = 0.6  # part of the phase from which texts have their full length
 
 
-VISION = Phase("vision", 600, 2e-3, 192)
+VISION = Phase("vision", 1300, 2e-3, 96)
 JOINT = Phase("joint", 6000, 2e-3, 1400, mixture.ALL, 0.6)
 PHASES = {phase.name: phase for phase in (VISION, JOINT)}
 
 
 class Seeing(nn.Module):
-    """The encoder and its projector, with a head for labels that is thrown away."""
+    """The encoder and its projector, with a head that is thrown away.
+
+    tiles -> logits of each token's label and of its place in the tile: [tokens, labels + places].
+    """
 
     def __init__(self, model: Llama4) -> None:
         super().__init__()
         self.vision_model = model.vision_model
         self.multi_modal_projector = model.multi_modal_projector
-        self.head = nn.Linear(shape.TEXT["hidden_size"], NUM_LABELS)
+        outputs = NUM_LABELS + tile_layout().tile_tokens
+        self.head = nn.Linear(shape.TEXT["hidden_size"], outputs)
         self._model = [model]  # in a list: not a submodule
 
     def forward(self, tiles: Tensor) -> Tensor:
         seen = self._model[0].see(tiles)
-        out: Tensor = self.head(F.rms_norm(seen, seen.shape[-1:]))
+        out: Tensor = self.head(F.rms_norm(seen, seen.shape[-1:])).flatten(0, 1)
         return out
 
 
@@ -196,8 +201,12 @@ class Trainer:
                 cut, tokens = labelled_picture(random, self.layout)
                 tiles += list(torch.from_numpy(cut.copy()))
                 labels += list(torch.from_numpy(tokens))
-            logits = self._trained(torch.stack(tiles)).flatten(0, 1)
-            yield F.cross_entropy(logits, torch.stack(labels).flatten().long(), weights)
+            logits, places = self._trained(torch.stack(tiles)).split(
+                [NUM_LABELS, self.layout.tile_tokens], dim=1
+            )
+            right = torch.arange(self.layout.tile_tokens).repeat(len(tiles))
+            loss = F.cross_entropy(logits, torch.stack(labels).flatten().long(), weights)
+            yield loss + _PLACE * F.cross_entropy(places, right)
 
 
 def rank() -> int:
