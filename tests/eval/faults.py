@@ -24,6 +24,7 @@ from caravan.model.rope import rope_table, temperature, vision_rope_table
 from caravan.model.step import StepInput
 from caravan.model.vision_architecture import VisionArchitecture
 from caravan.tiles import TiledImage
+from demo_training.shape import CHUNK
 
 Config = dict[str, Any]
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -142,8 +143,8 @@ def _columns_first(image: TiledImage) -> Sequence[bytes]:
 
 FAULTS = (
     Fault("none"),
-    Fault("chunk mask twice as wide", {"attention_chunk_size": 256}),
-    Fault("chunk mask half as wide", {"attention_chunk_size": 64}),
+    Fault("chunk mask twice as wide", {"attention_chunk_size": 2 * CHUNK}),
+    Fault("chunk mask half as wide", {"attention_chunk_size": CHUNK // 2}),
     Fault("RoPE on full layers", patch=_rope_on_full_layers),
     Fault("RoPE pairs split in halves", patch=_half_split_rope),
     Fault("RoPE without its scaling", {"rope_scaling": None}),

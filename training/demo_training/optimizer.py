@@ -3,7 +3,7 @@
 Muon (Keller Jordan and others, 2024, https://kellerjordan.github.io/posts/muon) replaces a matrix's
 momentum by the nearest orthogonal matrix, found by a few Newton-Schulz iterations. PyTorch has one,
 which iterates in bfloat16, matrix by matrix; on a CPU that takes longer than the model's own work.
-Here matrices of one shape go together, in fp32.
+Here matrices of one shape go together, in fp32, and processes that train together share them out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, from the source above
@@ -54,11 +55,22 @@ class Muon(torch.optim.Optimizer):
             directions.append(parameter.grad.lerp(moving, momentum))
         rows, columns = parameters[0].shape
         rate = group["lr"] * max(1.0, rows / columns) ** 0.5
-        for parameter, update in zip(
-            parameters, orthogonalized(torch.stack(directions)), strict=True
-        ):
+        updates = _shared_out(torch.stack(directions))
+        for parameter, update in zip(parameters, updates, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(update, alpha=-rate)
+
+
+def _shared_out(stack: Tensor) -> Tensor:
+    """`orthogonalized`, each process doing its part of the matrices."""
+    if not dist.is_initialized():
+        return orthogonalized(stack)
+    found = torch.zeros_like(stack)
+    part = slice(dist.get_rank(), None, dist.get_world_size())
+    if len(stack[part]):
+        found[part] = orthogonalized(stack[part])
+    dist.all_reduce(found)
+    return found
 
 
 def orthogonalized(stack: Tensor) -> Tensor:
