@@ -40,6 +40,8 @@ class FakeExecutor:
         self._before_run = before_run
         self.plans: list[StepPlan] = []
         self.masks: list[TokenMasks | None] = []  # of each plan
+        self.rests = 0
+        self.closed = False
 
     def launch(self, plan: StepPlan, masks: Callable[[], TokenMasks] | None = None) -> Drawn:
         if self._before_run:
@@ -47,3 +49,9 @@ class FakeExecutor:
         self.plans.append(plan)
         self.masks.append(masks() if masks else None)
         return Drawn(plan)
+
+    def rest(self) -> None:
+        self.rests += 1
+
+    def close(self) -> None:
+        self.closed = True

@@ -56,19 +56,25 @@ class ModelConfig:
         None, "longest context in tokens; default: as long as the model and the memory allow"
     )
     quantization: str = setting("none", "format the weights are quantized to")
-    tensor_parallel_size: int = setting(1, "number of devices the model is split over")
+    tensor_parallel_size: int = setting(
+        1, "number of devices the model is split over: 1, 2, 4 or 8, each with a process of its own"
+    )
+    rank_timeout: float = setting(
+        60.0, "seconds that the processes of a split model may wait for one another"
+    )
     seed: int = setting(0, "seed of dummy weights")
     enforce_eager: bool = setting(
         False, "launch every kernel of a step by itself; a GPU otherwise replays graphs of them"
     )
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "max_model_len", "tensor_parallel_size")
+        _at_least(self, 1, "max_model_len")
         _at_least(self, 0, "seed")
-        if self.tensor_parallel_size != 1:
+        _above_zero(self, "rank_timeout")
+        if self.tensor_parallel_size not in (1, 2, 4, 8):
             raise ConfigError(
-                f"--tensor-parallel-size is {self.tensor_parallel_size}; this release runs on one "
-                "device: leave the flag out"
+                f"--tensor-parallel-size is {self.tensor_parallel_size}; it must be 1, 2, 4 or 8, "
+                "because the model's 8 key-value heads are divided among the devices"
             )
         _only(self, "quantization", "none", "this release does not quantize weights")
 

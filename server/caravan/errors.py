@@ -3,6 +3,7 @@
     CaravanError
     ├── ConfigError                 start-up ends with exit code 2
     │   └── CheckpointError         ... because of the model's files
+    ├── RankError                   the engine ends with exit code 1
     └── ApiError                    status  type                    code
         ├── InvalidRequest          400     invalid_request_error
         │   ├── MissingParameter                                    missing_required_parameter
@@ -53,6 +54,10 @@ class ConfigError(CaravanError):
 
 class CheckpointError(ConfigError):
     """A model directory whose files are missing, damaged or not a Llama 4 checkpoint."""
+
+
+class RankError(CaravanError):
+    """A process of a split model has ended or does not answer, so none of them can go on."""
 
 
 class ApiError(CaravanError):

@@ -2,7 +2,7 @@
 
     api    --Image | Generate | Abort | Shutdown-->    engine
     api    <--Progress | Ready | StepOutput | Failed--  engine
-    engine --StepPlan-->  ranks 1..N-1                 (rank 0 lives in the engine process)
+    rank 0 --Launch [TokenMasks] | Beat | Halt-->  ranks 1..N-1    (rank 0 is the engine process)
     worker --StepResult--> engine
 
 Messages carry changes, never whole tables: a plan names the new pages of a segment, and the worker
@@ -207,6 +207,24 @@ class TokenMasks(msgspec.Struct, frozen=True, array_like=True):
 
     rids: list[int]
     words: bytes  # int32 [len(rids), ceil(vocabulary / 32)]: token i is bit i % 32 of word i // 32
+
+
+class Launch(msgspec.Struct, frozen=True, tag="launch"):
+    """rank 0 -> the others: compute this step."""
+
+    plan: StepPlan
+    masked: bool  # TokenMasks follow: the draw waits for them
+
+
+class Beat(msgspec.Struct, frozen=True, tag="beat"):
+    """rank 0 -> the others: there is nothing to do."""
+
+
+class Halt(msgspec.Struct, frozen=True, tag="halt"):
+    """rank 0 -> the others: exit now, with status 0."""
+
+
+ToRank = Launch | Beat | Halt
 
 
 class Sampled(msgspec.Struct, frozen=True, array_like=True):

@@ -112,7 +112,13 @@ def test_a_machine_without_cgroups(tmp_path: Path) -> None:
 
 def test_every_layer_has_memory_of_its_own_and_a_page_has_its_bytes() -> None:
     layout = size().layout
-    arena = allocate_arena(ARCHITECTURE, layout, 5, torch.float32, torch.device("cpu"))
+    arena = allocate_arena(
+        (ARCHITECTURE.num_kv_heads, ARCHITECTURE.head_dim),
+        layout,
+        5,
+        torch.float32,
+        torch.device("cpu"),
+    )
     assert arena.numel() * 4 == 5 * layout.page_bytes
     caches = layer_caches(ARCHITECTURE, layout, arena)
     places = {

@@ -195,7 +195,9 @@ def logits(model: Llama4, ids: list[int], image_rows: list[int], features: Tenso
     architecture, cpu = model.architecture, torch.device("cpu")
     layout: KVLayout = architecture.kv_layout(4, 4)
     pages = layout.pages_held(len(ids))
-    arena = allocate_arena(architecture, layout, pages, torch.float32, cpu)
+    arena = allocate_arena(
+        (architecture.num_kv_heads, architecture.head_dim), layout, pages, torch.float32, cpu
+    )
     requests = Requests(layout, pages, 1, cpu)
     requests.admit(Admission(0, ids, len(ids), Sampling(max_tokens=1)))
     blocks = list(range(pages))

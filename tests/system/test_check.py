@@ -118,3 +118,25 @@ def test_no_command_and_an_unknown_one_are_one_line() -> None:
         assert result.returncode == 2
         assert result.stderr.count("\n") == 1
         assert result.stderr.startswith("caravan")
+
+
+def test_check_predicts_for_gpus_that_are_not_there(tmp_path: Path) -> None:
+    config = {
+        "architectures": ["Llama4ForCausalLM"],
+        "model_type": "llama4_text",
+        "max_position_embeddings": 10485760,
+        "dtype": "bfloat16",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    scout = ("check", str(tmp_path), "--load-format", "dummy", "--gpu", "h200")
+    result = run(*scout, "--tensor-parallel-size", "8")
+    assert result.returncode == 0, result
+    table = rows(result.stdout)
+    assert table["weights"] == "25.099 GiB in bfloat16"
+    assert table["on"].startswith("8 x H200, 139.800 GiB each")
+    assert table["longest context"] == "10,485,760 tokens"
+    decode = " ".join(table["decode, at best"].split())
+    assert decode == "1 x 1,024 tokens 1.28 ms a step, 779 tokens/s"
+    result = run(*scout)
+    assert result.returncode == 2
+    assert "the weights take 200.74 GiB" in result.stderr

@@ -39,7 +39,7 @@ def one_of_two(rank: int, folder: str) -> None:
 
 def test_processes_that_share_the_matrices_make_the_same_step(tmp_path: Path) -> None:
     arguments = (str(tmp_path),)
-    mp.start_processes(one_of_two, arguments, nprocs=2, start_method="fork")  # type: ignore[no-untyped-call]
+    mp.start_processes(one_of_two, arguments, nprocs=2, start_method="fork")  # type: ignore[attr-defined, no-untyped-call]
     for rank in (0, 1):
         for found, alone in zip(torch.load(tmp_path / f"{rank}.pt"), updated(), strict=True):
             torch.testing.assert_close(found, alone)

@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 import caravan
-from caravan.cli.bench_floor import hit_experts
 from caravan.cli.bench_layers import FIT, most_layers, shortened, write_shortened
 from caravan.cli.bench_runs import WARM_UP_STEPS, Bench, Figures, Loaded, Workload, medians
 from caravan.config import EngineConfig
 from caravan.errors import ConfigError
 from caravan.model.architecture import Architecture
+from caravan.model.decode_floor import hit_experts
 from caravan.model.footprint import footprint
 from caravan.model.manifest import served_architecture
 from caravan.model.source import resolve_model
@@ -200,7 +200,7 @@ def _columns(result: Figures | str) -> tuple[str, ...]:
 
 
 def _facts(workload: Workload, result: Figures | str, loaded: Loaded) -> dict[str, Any]:
-    """Of one workload. The experts are expected, not counted: see `bench_floor`."""
+    """Of one workload. The experts are expected, not counted: see `model.decode_floor`."""
     experts = hit_experts(loaded.architecture.num_experts, workload.concurrency)
     facts = {**asdict(workload), "expected_experts": experts}
     if isinstance(result, str):

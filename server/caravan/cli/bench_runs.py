@@ -12,11 +12,11 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from caravan.cli import bench_context
-from caravan.cli.bench_floor import decode_bytes
 from caravan.config import EngineConfig
 from caravan.engine.engine import Engine
 from caravan.messages import Generate, Sampling
 from caravan.model.architecture import Architecture
+from caravan.model.decode_floor import decode_bytes
 from caravan.model.footprint import Footprint
 from caravan.scheduling.scheduler import Scheduler
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from caravan.cli.flags import Subparsers, add_engine_flags, read_engine
+from caravan.cli.gpu_kinds import GPUS
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -15,11 +16,20 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Shows what would be loaded, the memory it takes, and the longest context.",
     )
     add_engine_flags(parser)
+    parser.add_argument(
+        "--gpu",
+        choices=GPUS,
+        help="show what the model would take on GPUs of this kind, which need not be there",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table. Raises ConfigError."""
-    from caravan.cli.checking import check  # the Hub's client takes half a second to import
+    from caravan.cli.checking import (
+        check,
+        check_on,
+    )  # the Hub's client takes half a second to import
 
-    return check(read_engine(arguments))
+    config = read_engine(arguments)
+    return check(config) if arguments.gpu is None else check_on(config, arguments.gpu)

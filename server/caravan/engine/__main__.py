@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,18 +11,21 @@ from caravan import child_process, logs
 from caravan.config import EngineConfig
 from caravan.engine import loop
 from caravan.engine.vocabulary import load_compiler
-from caravan.messages import Progress
 from caravan.worker import environment
 
 if TYPE_CHECKING:
     from caravan.worker.runner import Runner
 
 
-def load_runner(
-    config: EngineConfig, directory: Path, report: Callable[[Progress], None]
-) -> Runner:
+def load_runner(config: EngineConfig, directory: Path, report: loop.Report) -> Runner:
     """Imports torch here, where the parent already hears of whatever goes wrong."""
-    environment.prepare()
+    size = config.model.tensor_parallel_size
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    environment.prepare(local_size)
+    if size > 1 or "TORCHELASTIC_RUN_ID" in os.environ:
+        from caravan.engine.ranks import load_split
+
+        return load_split(config, directory, report)
     from caravan.worker.runner import Runner
 
     return Runner(config, directory, report)

@@ -81,11 +81,16 @@ class Engine:
             self._launch(plan)
         elif not self._launched and not self._deltas:
             assert not self.has_work, self.stats
+            self._executor.rest()
             return None
         if self._launched and (plan is None or len(self._launched) > self._steps_ahead):
             self._fetch()
         deltas, self._deltas = self._deltas, []
         return StepOutput(deltas, self._scheduler.stats())
+
+    def close(self) -> None:
+        """Ends what computes, in good order."""
+        self._executor.close()
 
     def _schedule_compiled(self) -> None:
         """Takes in the requests whose grammars are ready."""

@@ -58,3 +58,9 @@ class Executor(Protocol):
         `masks` is called when everything but the draw of the tokens is under way: it may wait for
         the tokens of the steps before, while the device computes.
         """
+
+    def rest(self) -> None:
+        """There is nothing to launch. Called at least once a second while that is so."""
+
+    def close(self) -> None:
+        """No more steps will come."""

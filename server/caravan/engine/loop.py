@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from caravan.engine import wire
 from caravan.engine.constraints import Constraints
 from caravan.engine.engine import Engine
 from caravan.engine.executor import Executor
-from caravan.errors import ConfigError
+from caravan.errors import ConfigError, RankError
 from caravan.grammars.matchers import Compiler
 from caravan.messages import (
     Abort,
@@ -37,7 +38,8 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_MS = 1000
 COMPILE_POLL_MS = 2  # while the only work is a grammar that is being compiled
 
-Load = Callable[[EngineConfig, Path, Callable[[Progress], None]], Executor]
+Report = Callable[[Progress | Failed], None]
+Load = Callable[[EngineConfig, Path, Report], Executor]
 LoadCompiler = Callable[[Path, int], Compiler]
 
 
@@ -46,11 +48,12 @@ class ParentGone(Exception):
 
 
 class Mailbox:
-    """The engine's end of the socket. `parent_pid` is the API process."""
+    """The engine's end of the socket. `parent_pid` is the API process. Any thread may `send`."""
 
     def __init__(self, address: str, parent_pid: int) -> None:
         self._parent_pid = parent_pid
         self._context = zmq.Context[zmq.Socket[bytes]]()
+        self._lock = threading.Lock()  # a socket is one thread's at a time
         self._socket = wire.pair(self._context)
         self._socket.bind(address)
 
@@ -76,13 +79,14 @@ class Mailbox:
 
         Raises ParentGone if the API process has ended.
         """
-        self._socket.poll(wait_ms)
         messages = []
-        while True:
-            try:
-                messages.append(wire.decode_to_engine(self._socket.recv(zmq.NOBLOCK)))
-            except zmq.Again:
-                break
+        with self._lock:
+            self._socket.poll(wait_ms)
+            while True:
+                try:
+                    messages.append(wire.decode_to_engine(self._socket.recv(zmq.NOBLOCK)))
+                except zmq.Again:
+                    break
         if not messages:
             self._check_parent()
         return messages
@@ -90,7 +94,8 @@ class Mailbox:
     def send(self, message: FromEngine) -> None:
         """Queues a message. Without a peer it is dropped: `receive` will notice."""
         try:
-            self._socket.send(wire.encode(message), zmq.NOBLOCK)
+            with self._lock:
+                self._socket.send(wire.encode(message), zmq.NOBLOCK)
         except zmq.Again:
             logger.debug("nobody listens; dropped %s", type(message).__name__)
 
@@ -112,6 +117,7 @@ def serve(engine: Engine, mailbox: Mailbox) -> None:
                 case Abort(rid):
                     engine.abort(rid)
                 case Shutdown():
+                    engine.close()
                     return
         mailbox.send(engine.step() or StepOutput([], engine.stats))
 
@@ -163,6 +169,10 @@ def run(
         except ConfigError as error:
             mailbox.send(Failed(str(error), user_error=True))
             return 2
+        except RankError as error:
+            logger.error("%s", error)
+            mailbox.send(Failed(str(error), user_error=False))
+            return 1
         except (
             Exception
         ):  # the process's outermost frame: whatever it is, the parent must hear of it

@@ -149,11 +149,7 @@ class Architecture:
         `block_len` counts tokens, `itemsize` is bytes per key or value element. Raises ConfigError
         if the heads cannot be split over the ranks.
         """
-        if self.num_kv_heads % tp_size:
-            raise ConfigError(
-                f"--tensor-parallel-size is {tp_size}; it must divide the model's "
-                f"{self.num_kv_heads} key-value heads"
-            )
+        self._check_split(tp_size)
         num_chunked = sum(self.chunked)
         num_full = self.num_layers - num_chunked
         slice_layers = math.gcd(num_chunked, num_full)
@@ -166,6 +162,20 @@ class Architecture:
             slice_layers=slice_layers,
             page_bytes=slice_layers * block_len * token_elements * itemsize,
         )
+
+    def _check_split(self, tp_size: int) -> None:
+        divided = {
+            "key-value heads": self.num_kv_heads,
+            "words of the vocabulary": self.vocab_size,
+            "columns of its experts": self.expert_intermediate_size if any(self.moe) else 0,
+            "columns of its dense layers": 0 if all(self.moe) else self.dense_intermediate_size,
+        }
+        for what, count in divided.items():
+            if count % tp_size:
+                raise ConfigError(
+                    f"--tensor-parallel-size is {tp_size}; it must divide the model's {count} "
+                    f"{what}"
+                )
 
 
 def _text_section(top: Section) -> Section:

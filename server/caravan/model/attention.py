@@ -27,7 +27,7 @@ class KindInput:
 
 
 class Attention(nn.Module):
-    """x [T, hidden] -> [T, hidden], and this step's K and V into the pages."""
+    """x [T, hidden] -> terms [T, hidden] of a sum, and this step's K and V into the pages."""
 
     def __init__(self, architecture: Architecture, *, chunked: bool, group: TensorParallel) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         self.qkv = ColumnParallel(a.hidden_size, heads * a.head_dim, group)
         self.out = RowParallel(a.num_heads * a.head_dim, a.hidden_size, group)
 
-    def forward(self, x: Tensor, kind: KindInput, cache: LayerCache) -> Tensor:
+    def forward(self, x: Tensor, kind: KindInput, cache: LayerCache) -> tuple[Tensor, ...]:
         qkv_TXD = self.qkv(x).view(len(x), -1, self.head_dim)
         q_THD = kernels.qkv_epilogue(
             qkv_TXD,
@@ -54,4 +54,4 @@ class Attention(nn.Module):
         attended_THD = kernels.paged_attention(
             q_THD, cache.k_PBKD, cache.v_PBKD, kind.segments, cache.slice_index
         )
-        return self.group.all_reduce(self.out(attended_THD.flatten(1)))
+        return self.group.all_reduce_terms(self.out(attended_THD.flatten(1)))

@@ -18,6 +18,7 @@ class Footprint:
     num_parameters: Mapping[Part, int]  # of the whole model
     weight_bytes: Mapping[Part, int]  # on one rank
     layout: KVLayout  # on one rank
+    itemsize: int  # bytes of an element of weights, activations and cache
     max_position_embeddings: int  # tokens
     tile_tokens: int  # rows that a tile of a picture becomes; 0 if the model reads text only
     tile_bytes: int  # of one encoded tile in the image cache
@@ -74,6 +75,7 @@ def footprint(
         num_parameters=num_parameters,
         weight_bytes=weight_bytes,
         layout=architecture.kv_layout(block_len, itemsize, tp_size),
+        itemsize=itemsize,
         max_position_embeddings=architecture.max_position_embeddings,
         tile_tokens=tile_tokens,
         tile_bytes=tile_tokens * architecture.hidden_size * itemsize,

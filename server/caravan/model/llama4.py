@@ -40,20 +40,19 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, Terms]:
         """x, and terms to be added to it, before and after the layer."""
         x, normed = self.input_norm(x, terms)
-        x, normed = self.ffn_norm(x, (self.attention(normed, kind, cache),))
+        x, normed = self.ffn_norm(x, self.attention(normed, kind, cache))
         return x, self.ffn(normed, kind.segments.num_rows)
 
 
 class Head(nn.Module):
-    """x [S, hidden] -> logits [S, vocabulary]; each rank computes a share of the words."""
+    """x [S, hidden] -> logits [S, P] of this rank's part of the vocabulary."""
 
-    def __init__(self, weight: nn.Parameter, group: TensorParallel) -> None:
+    def __init__(self, weight: nn.Parameter) -> None:
         super().__init__()
-        self.group = group
         self.weight = weight
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.group.all_gather(kernels.linear(x, self.weight))
+        return kernels.linear(x, self.weight)
 
 
 class Llama4(nn.Module):
@@ -75,6 +74,7 @@ class Llama4(nn.Module):
         super().__init__()
         a, group = architecture, group or TensorParallel()
         self.architecture = a
+        self.group = group
         self.activation_dtype = torch.float32 if device.type == "cpu" else dtype
         previous = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
@@ -86,7 +86,7 @@ class Llama4(nn.Module):
                 self.norm = RMSNorm(a.hidden_size, a.rms_norm_eps)
                 tied = self.embed_tokens.weight if a.tie_word_embeddings else None
                 head = parameter(group.share(a.vocab_size), a.hidden_size) if tied is None else tied
-                self.lm_head = Head(head, group)
+                self.lm_head = Head(head)
                 self.vision = self._new_vision(device)
         finally:
             torch.set_default_dtype(previous)
@@ -105,25 +105,30 @@ class Llama4(nn.Module):
 
     @torch.inference_mode()
     def encode_tiles(self, tiles_NSSC: Tensor) -> Tensor:
-        """Tiles uint8 [N, tile_size, tile_size, 3] -> [N, tile_tokens, hidden]."""
+        """Tiles uint8 [N, tile_size, tile_size, 3] -> [N, tile_tokens, hidden], on every rank."""
         assert self.vision is not None, "the model reads text only"
-        features: Tensor = self.vision(tiles_NSSC)
-        return features
+        own_NSSC = tiles_NSSC[self.group.own(len(tiles_NSSC))]
+        if len(own_NSSC):
+            features = self.vision(own_NSSC)
+        else:  # the others' tiles are received with the shape and type of one's own
+            shape = (0, self.vision.architecture.tile_tokens, self.architecture.hidden_size)
+            features = own_NSSC.new_empty(shape, dtype=self.activation_dtype)
+        return self.group.collect(features, len(tiles_NSSC))
 
     def forward(
-        self, step: StepInput, caches: Sequence[LayerCache], out_SV: Tensor | None = None
+        self, step: StepInput, caches: Sequence[LayerCache], out_SP: Tensor | None = None
     ) -> Tensor:
-        """One step: logits fp32 [S, vocabulary], and all K and V in the pages of `caches`.
+        """One step: logits fp32 [S, P], and all K and V in the pages of `caches`.
 
-        The logits are written to `out_SV` if it is given.
+        The logits, of this rank's part of the vocabulary, are written to `out_SP` if it is given.
         """
-        return self.logits(self.hidden(step, caches), out_SV)
+        return self.logits(self.hidden(step, caches), out_SP)
 
     @torch.inference_mode()
-    def logits(self, x_SH: Tensor, out_SV: Tensor | None = None) -> Tensor:
-        """Of rows that `hidden` gave: fp32 [S, vocabulary]."""
+    def logits(self, x_SH: Tensor, out_SP: Tensor | None = None) -> Tensor:
+        """Of rows that `hidden` gave: fp32 [S, P], of this rank's part of the vocabulary."""
         logits: Tensor = self.lm_head(x_SH)
-        return logits.float() if out_SV is None else out_SV.copy_(logits)
+        return logits.float() if out_SP is None else out_SP.copy_(logits)
 
     @torch.inference_mode()
     def hidden(self, step: StepInput, caches: Sequence[LayerCache]) -> Tensor:

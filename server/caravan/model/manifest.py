@@ -1,6 +1,7 @@
 """Every parameter of the model, and the checkpoint tensors that fill it. Alone knows their names.
 
-Parameters are in [out, in] order and have their full shapes, as on one device. Letters: V
+Parameters are in [out, in] order and have their full shapes, as on one device; `shards` says what
+each tensor-parallel rank has of them. Letters: V
 vocabulary, H hidden, Q query heads, K key-value heads, D head dim, E experts, I their intermediate
 size, F the dense layers'.
 
@@ -241,8 +242,13 @@ def _expert_sources(
     fused: str | None, prefix: str, num_experts: int, columns: int, rows: Mapping[str, int]
 ) -> Iterator[Source]:
     if fused is not None:
-        shape = (num_experts, columns, sum(rows.values()))
-        yield Source(tensor=fused, shape=shape, rows=slice(0, num_experts), transposed=True)
+        yield Source(
+            tensor=fused,
+            shape=(num_experts, columns, sum(rows.values())),
+            rows=slice(0, num_experts),
+            transposed=True,
+            matrices=len(rows),
+        )
         return
     for expert in range(num_experts):
         yield from _stacked_sources(f"{prefix}{expert}.", columns, expert, rows)

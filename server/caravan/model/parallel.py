@@ -1,25 +1,43 @@
-"""The tensor-parallel group: which part of each layer this rank holds, and the sums between ranks.
+"""The tensor-parallel group: which part of each layer a rank holds, and what the ranks exchange.
 
-Layers are written for any size. This release starts one rank, for which the collectives are the
-identity.
+Attention is divided by heads, feed-forward layers by their intermediate size, embeddings and the
+head by vocabulary; the vision encoder is whole on every rank, and tiles are shared out. A layer is
+two sums over the ranks, one behind attention and one behind the feed-forward layer.
+
+    S rows of a step, P words of a rank's part of the vocabulary, n = ceil(S / size)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from datetime import timedelta
 
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+class PeerLost(Exception):
+    """Another rank has ended, or did not come within the timeout."""
+
+
 class TensorParallel:
-    """One rank's view of the group."""
+    """One rank's view of the group. Without arguments it is alone, and nothing is exchanged.
 
-    rank: int = 0
-    size: int = 1
+    All ranks call the same methods in the same order, with tensors of the same shapes. On the CPU
+    they raise PeerLost.
+    """
 
-    def __post_init__(self) -> None:
-        assert (self.rank, self.size) == (0, 1), (self.rank, self.size)
+    def __init__(
+        self, rank: int = 0, size: int = 1, group: dist.ProcessGroup | None = None
+    ) -> None:
+        assert 0 <= rank < size, (rank, size)
+        assert (group is None) == (size == 1), (group, size)
+        self.rank = rank
+        self.size = size
+        # bounds a CPU's wait for the others, if it is less than the group's own; a GPU waits alone
+        self.timeout: timedelta | None = None
+        self._group = group
 
     def share(self, total: int) -> int:
         """How many of `total` rows or columns each rank holds."""
@@ -27,13 +45,63 @@ class TensorParallel:
         return total // self.size
 
     def all_reduce(self, x: Tensor) -> Tensor:
-        """The sum of all ranks' x."""
+        """The sum of all ranks' x, in x's place."""
+        if self.size > 1:
+            self._wait(dist.all_reduce(x, group=self._group, async_op=True), x)
         return x
 
     def all_reduce_terms(self, *terms: Tensor) -> tuple[Tensor, ...]:
         """Tensors whose sum is that of all ranks' terms: one rank leaves the adding to the norm."""
-        return terms
+        if self.size == 1:
+            return terms
+        return (self.all_reduce(sum(terms[1:], start=terms[0])),)
 
-    def all_gather(self, x: Tensor) -> Tensor:
-        """All ranks' x, joined along the last dimension in order of rank."""
-        return x
+    def own(self, count: int) -> slice:
+        """Which of `count` things this rank works on: n of them, the last ranks maybe fewer."""
+        each = -(-count // self.size)
+        return slice(min(self.rank * each, count), min((self.rank + 1) * each, count))
+
+    def deal(self, x_SP: Tensor) -> Tensor:
+        """Each rank's part of all rows -> all parts of this rank's own rows, side by side.
+
+        [S, P] -> [own rows, size * P]. A rank sends and receives what it holds once, n * P elements
+        to and from each other one; all parts on every rank would be `size` times as much.
+        """
+        if self.size == 1:
+            return x_SP
+        rows, width = x_SP.shape
+        each = -(-rows // self.size)
+        sent = F.pad(x_SP, (0, 0, 0, each * self.size - rows)).contiguous()
+        received = torch.empty_like(sent)
+        work = dist.all_to_all_single(received, sent, group=self._group, async_op=True)
+        self._wait(work, received)
+        whole = received.view(self.size, each, width).transpose(0, 1).reshape(each, -1)
+        own = self.own(rows)
+        return whole[: own.stop - own.start]
+
+    def gather(self, x: Tensor) -> Tensor:
+        """All ranks' x, in order of rank: [size, ...]."""
+        received = x.new_empty(self.size, *x.shape)
+        self._wait(dist.all_gather(list(received), x, group=self._group, async_op=True), x)
+        return received
+
+    def collect(self, x: Tensor, count: int) -> Tensor:
+        """What the ranks made of their own of `count` things: [own, ...] -> [count, ...]."""
+        if self.size == 1:
+            return x
+        each = -(-count // self.size)
+        sent = x.new_zeros(each, *x.shape[1:])
+        sent[: len(x)] = x
+        return self.gather(sent).flatten(0, 1)[:count]
+
+    def _wait(self, work: dist.Work | None, x: Tensor) -> None:
+        wait_for(work, None if x.is_cuda else self.timeout)
+
+
+def wait_for(work: dist.Work | None, timeout: timedelta | None) -> None:
+    """Waits for a collective, as long as its group allows or less. Raises PeerLost."""
+    assert work is not None, "this process is not in the group"
+    try:
+        work.wait() if timeout is None else work.wait(timeout)
+    except RuntimeError as error:
+        raise PeerLost(str(error)) from error

@@ -18,6 +18,7 @@ class Source:
     rows: slice  # along the parameter's first axis, or its second if `expert` is set
     expert: int | None = None  # index along the first axis; None: the tensor has all of them
     transposed: bool = False  # the tensor's last two axes are the other way round
+    matrices: int = 1  # that lie side by side in it, along the axis that ranks divide
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 
 from caravan.errors import CheckpointError
 from caravan.model.architecture import Architecture
-from caravan.model.checkpoint_files import StoredTensor
+from caravan.model.checkpoint_files import ITEMSIZES
 from caravan.model.manifest import Checkpoint, check_checkpoint
-from caravan.model.parameters import Source
+from caravan.model.shards import Piece, local_shape, pieces
 
 # The largest prime below 2^20: no row length divides it, so tiled rows differ from one another.
 _BLOCK_ELEMENTS = 1048573
@@ -29,50 +29,57 @@ def load_weights(
     directory: Path,
     architecture: Architecture,
     progress: Callable[[int, int], None],
+    *,
+    rank: int = 0,
+    size: int = 1,
 ) -> Checkpoint:
-    """Copies a checkpoint into allocated parameters, converting types as needed.
+    """Copies a checkpoint into a rank's allocated parameters, converting types as needed.
 
-    `parameters` has the names and shapes that `manifest.parameters` lists, on any device. After
-    each tensor `progress` gets the bytes read and the bytes in all. Returns what was loaded.
-    Raises CheckpointError before the first weight is read if the files do not fit the
-    architecture, and later if one cannot be read.
+    `parameters` has the names that `manifest.parameters` lists and the shapes that
+    `shards.local_shape` gives, on any device; of the files the rank's part is read. After each
+    tensor `progress` gets the bytes read and the bytes in all. Returns what was loaded. Raises
+    CheckpointError before the first weight is read if the files do not fit the architecture, and
+    later if one cannot be read.
     """
     checkpoint = check_checkpoint(directory, architecture)
-    wanted = {entry.name: entry.shape for entry in checkpoint.parameters}
+    wanted = {entry.name: local_shape(entry, size) for entry in checkpoint.parameters}
     given = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
     assert given == wanted, sorted(set(given.items()) ^ set(wanted.items()))[:5]
-    by_file: dict[Path, list[tuple[Source, torch.Tensor]]] = defaultdict(list)
+    by_file: dict[Path, list[tuple[Piece, torch.Tensor]]] = defaultdict(list)
     for entry in checkpoint.parameters:
-        for source in entry.sources:
+        for piece in pieces(entry, rank, size):
             target = parameters[entry.name]
-            if source.expert is not None:
-                target = target[source.expert]
-            by_file[checkpoint.stored[source.tensor].file].append((source, target[source.rows]))
-    done_bytes = 0
+            if piece.expert is not None:
+                target = target[piece.expert]
+            by_file[checkpoint.stored[piece.tensor].file].append((piece, target[piece.target]))
+    total = sum(_num_bytes(piece, checkpoint) for copies in by_file.values() for piece, _ in copies)
+    done = 0
     for file, copies in by_file.items():
         try:
             with safe_open(file, framework="pt") as handle:
-                for source, target in copies:
-                    stored = checkpoint.stored[source.tensor]
-                    _copy(handle, stored, target, transposed=source.transposed)
-                    done_bytes += stored.num_bytes
-                    progress(done_bytes, checkpoint.num_bytes)
+                for piece, target in copies:
+                    _copy(handle, checkpoint.stored[piece.tensor].name, piece, target)
+                    done += _num_bytes(piece, checkpoint)
+                    progress(done, total)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} cannot be read any more: was it replaced?") from error
     return checkpoint
 
 
-def _copy(
-    handle: safe_open, stored: StoredTensor, target: torch.Tensor, *, transposed: bool
-) -> None:
-    if not transposed:
-        target.copy_(handle.get_tensor(stored.name))  # type: ignore[no-untyped-call]
+def _num_bytes(piece: Piece, checkpoint: Checkpoint) -> int:
+    return piece.num_elements * ITEMSIZES[checkpoint.stored[piece.tensor].dtype]
+
+
+def _copy(handle: safe_open, name: str, piece: Piece, target: torch.Tensor) -> None:
+    if not piece.transposed:
+        mapped = handle.get_tensor(name)  # type: ignore[no-untyped-call]  # not read before it is copied
+        target.copy_(mapped[piece.stored])
         return
-    experts = handle.get_slice(stored.name)  # type: ignore[no-untyped-call]
+    stored = handle.get_slice(name)  # type: ignore[no-untyped-call]
     # Torch transposes fast between two whole matrices of one type on one device only.
     scratch = torch.empty_like(target[0].T, memory_format=torch.contiguous_format)
     for expert, matrix in enumerate(target):
-        matrix.copy_(scratch.copy_(experts[expert]).T)
+        matrix.copy_(scratch.copy_(stored[(expert, *piece.stored[1:])]).T)
 
 
 @torch.no_grad()
@@ -80,8 +87,8 @@ def fill_dummy(parameters: Mapping[str, torch.Tensor], seed: int) -> None:
     """Fills contiguous parameters with random numbers that keep activations of unit scale.
 
     Biases become zeros and the other vectors, which are nearly all norms, ones; matrices are normal
-    with variance 1 / columns. The same `seed` gives the same numbers on every device. The numbers
-    repeat after 2^20.
+    with variance 1 / columns. The same `seed` gives the same numbers on every device and every
+    tensor-parallel rank, whose parts are then alike. The numbers repeat after 2^20.
     """
     block = torch.randn(_BLOCK_ELEMENTS, generator=torch.Generator().manual_seed(seed))
     scaled: dict[tuple[torch.dtype, torch.device, int], torch.Tensor] = {}

@@ -7,8 +7,10 @@ import os
 from caravan.user_cache import cache_directory
 
 
-def prepare() -> None:
+def prepare(local_ranks: int = 1) -> None:
     """Makes the settings, where the user has not made them. Raises ConfigError.
+
+    `local_ranks` processes of a split model share this machine's cores.
 
     numba keeps compiled kernels beside their source by default and cannot be imported with them
     where that is read-only, as in many containers.
@@ -22,3 +24,7 @@ def prepare() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     # Kernels count on fused multiply-adds: Triton's own default changes with 3.10.
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+    if local_ranks > 1:
+        threads = str(max(1, len(os.sched_getaffinity(0)) // local_ranks))
+        for library in ("OMP", "NUMBA"):
+            os.environ.setdefault(f"{library}_NUM_THREADS", threads)

@@ -19,18 +19,17 @@ from caravan.model.step import LayerCache
 
 
 def allocate_arena(
-    architecture: Architecture,
+    heads: tuple[int, int],
     layout: KVLayout,
     num_pages: int,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """[G, 2, P, B, K, D]: keys and values of every page.
+    """[G, 2, P, B, K, D]: keys and values of every page; `heads` are a rank's K, and D.
 
     Not cleared: no slot is read before its token is written, and on the CPU memory that no request
     has used yet is never touched.
     """
-    heads = (architecture.num_kv_heads, architecture.head_dim)
     shape = (layout.slice_layers, 2, num_pages, layout.block_len, *heads)
     return torch.empty(shape, dtype=dtype, device=device)
 

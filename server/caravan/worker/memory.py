@@ -78,12 +78,12 @@ def _context_limit(config: EngineConfig, footprint: Footprint) -> int:
     return wanted or limit
 
 
-def free_memory(config: EngineConfig, device: torch.device) -> int:
-    """Bytes that weights and cache may take on the device."""
+def free_memory(config: EngineConfig, device: torch.device, local_size: int = 1) -> int:
+    """Bytes that weights and cache may take on the device, one of `local_size` on this machine."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return int(free - (1 - config.cache.gpu_memory_utilization) * total)
-    return int(HOST_SHARE * host_memory())
+    return int(HOST_SHARE * host_memory() / local_size)
 
 
 def host_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from caravan.messages import Scored, Segment, TokenLogprobs
 from caravan.model.llama4 import Llama4
+from caravan.worker.dealt_rows import dealt_logprobs
 from caravan.worker.fetching import Fetched, fetch
 from caravan.worker.requests import Requests
-from caravan_kernels import sampling as kernels
 
 # Rows that go through the head together: their logits take 128 * V * 4 bytes, 100 MB in Llama 4.
 _ROWS = 128
@@ -89,7 +89,7 @@ def score(model: Llama4, x_KH: Tensor, token_K: Tensor, spans: list[ScoredSpan])
     return Scores(
         spans,
         [
-            fetch(kernels.logprobs(model.logits(x), token, num_top))
+            fetch(dealt_logprobs(model.group, model.logits(x), token, num_top))
             for x, token in zip(x_KH.split(_ROWS), token_K.split(_ROWS), strict=True)
         ],
     )

@@ -7,7 +7,12 @@ Nothing here waits for a drawn token: how many there are the host knows without 
 which ones there were, where penalties ask, is counted on the device. So the next step can be
 launched before this one's tokens are fetched.
 
-    S rows of a step, R those of them that ask for something, V vocabulary
+On several tensor-parallel ranks each has its words' part of all logits. The rows are dealt out:
+every rank draws its own of them, whole, and tells the others the tokens. Where all rows are greedy
+and nothing changes their logits, each rank's best word of each row is enough.
+
+    S rows of a step, R those of them that ask for something, V vocabulary, P a rank's part of it,
+    n this rank's own rows
 """
 
 from __future__ import annotations
@@ -23,6 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caravan.messages import Admission, Sampling, TokenLogprobs
+from caravan.model.parallel import TensorParallel
+from caravan.worker.dealt_rows import best_words, dealt_logprobs
 from caravan.worker.fetching import Fetched, fetch
 from caravan.worker.seen_tokens import SeenTokens, has_penalties
 from caravan.worker.staging import Staging
@@ -36,6 +43,11 @@ class RowMasks(NamedTuple):
 
     row_R: NDArray[np.int64]
     words_RW: NDArray[np.int32]
+
+    def of(self, rows: slice) -> RowMasks:
+        """Those of some neighbouring rows, counted from the first of them."""
+        inside_R = (self.row_R >= rows.start) & (self.row_R < rows.stop)
+        return RowMasks(self.row_R[inside_R] - rows.start, self.words_RW[inside_R])
 
 
 _PARAMETERS = np.dtype(
@@ -56,9 +68,16 @@ class Sampler:
     A token id outside the vocabulary is never drawn, so a bias or a stop on it has no effect.
     """
 
-    def __init__(self, vocab_size: int, num_seats: int, staging: Staging) -> None:
+    def __init__(
+        self,
+        vocab_size: int,
+        num_seats: int,
+        staging: Staging,
+        group: TensorParallel | None = None,
+    ) -> None:
         self._vocab_size = vocab_size
         self._staging = staging
+        self._group = group or TensorParallel()
         self._parameters = np.zeros(num_seats, _PARAMETERS)
         self._num_logprobs = np.full(num_seats, -1)  # -1: none are asked for
         self._biases: dict[int, _Bias] = {}
@@ -89,32 +108,56 @@ class Sampler:
         self._seen.release(seat)
 
     @torch.inference_mode()
-    def draw(self, seats_S: Seats, logits_SV: Tensor, masks: RowMasks | None = None) -> Drawn:
+    def draw(self, seats_S: Seats, logits_SP: Tensor, masks: RowMasks | None = None) -> Drawn:
         """Starts the draw of the next token of each seat's request.
 
-        Row i of the logits (fp32 [S, V]) is that of seats[i]; masks, bias and penalties are written
-        to it.
+        Row i of the logits (fp32 [S, P]) is that of seats[i]; masks, bias and penalties may be
+        written to it.
         """
-        expected = (len(seats_S), self._vocab_size)
-        assert logits_SV.shape == expected, (logits_SV.shape, expected)
-        assert logits_SV.dtype == torch.float32, logits_SV.dtype
+        expected = (len(seats_S), self._group.share(self._vocab_size))
+        assert logits_SP.shape == expected, (logits_SP.shape, expected)
+        assert logits_SP.dtype == torch.float32, logits_SP.dtype
         counts_S = self._num_logprobs[seats_S]
         asked_R = np.flatnonzero(counts_S >= 0)
         rows_R = self._staging.send({"rows": asked_R})["rows"] if len(asked_R) else None
-        raw_RV = None if rows_R is None else logits_SV[rows_R]  # before they are changed
-        if masks is not None:
-            sent = self._staging.send(masks._asdict())
-            kernels.apply_masks(logits_SV, sent["row_R"], sent["words_RW"])
-        self._apply_biases(seats_S, logits_SV)
-        self._seen.apply_penalties(seats_S, logits_SV)
-        token_S = self._draw(seats_S, logits_SV)
+        raw_RP = None if rows_R is None else logits_SP[rows_R]  # before they are changed
+        if self._group.size > 1 and masks is None and self._is_plain(seats_S):
+            token_S = best_words(self._group, logits_SP)
+        else:
+            token_S = self._draw_dealt(seats_S, logits_SP, masks)
         self._seen.count(seats_S, token_S)
         self._parameters["index"][seats_S] += 1
         logprobs: tuple[Tensor, ...] = ()
-        if raw_RV is not None:
+        if raw_RP is not None:
             token_R = token_S[rows_R].clamp(min=0)
-            logprobs = kernels.logprobs(raw_RV, token_R, int(counts_S.max()))
+            logprobs = dealt_logprobs(self._group, raw_RP, token_R, int(counts_S.max()))
         return Drawn(token_S, fetch((token_S, *logprobs)), asked_R, counts_S)
+
+    def _draw_dealt(self, seats_S: Seats, logits_SP: Tensor, masks: RowMasks | None) -> Tensor:
+        """The tokens [S]: each rank draws its own rows."""
+        own = self._group.own(len(seats_S))
+        logits_nV = self._group.deal(logits_SP)
+        token_n = torch.empty(0, dtype=torch.int64, device=logits_SP.device)
+        if len(logits_nV):
+            token_n = self._draw_rows(seats_S[own], logits_nV, masks.of(own) if masks else None)
+        return self._group.collect(token_n, len(seats_S))
+
+    def _draw_rows(self, seats_n: Seats, logits_nV: Tensor, masks: RowMasks | None) -> Tensor:
+        """The tokens [n] of whole rows."""
+        if masks is not None and len(masks.row_R):
+            sent = self._staging.send(masks._asdict())
+            kernels.apply_masks(logits_nV, sent["row_R"], sent["words_RW"])
+        self._apply_biases(seats_n, logits_nV)
+        self._seen.apply_penalties(seats_n, logits_nV)
+        return self._draw(seats_n, logits_nV)
+
+    def _is_plain(self, seats_S: Seats) -> bool:
+        """Whether every row is greedy and keeps its logits as they are."""
+        return not (
+            (self._parameters["temperature"][seats_S] > 0).any()
+            or self._seen.concern(seats_S)
+            or self._biases.keys() & set(seats_S.tolist())
+        )
 
     def _apply_biases(self, seats_S: Seats, logits_SV: Tensor) -> None:
         """Bias and forbidden stops, in place."""

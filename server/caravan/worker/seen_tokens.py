@@ -63,6 +63,10 @@ class SeenTokens:
             self._free.append(int(self._row_of[seat]))
             self._row_of[seat] = _NOWHERE
 
+    def concern(self, seats_S: NDArray[np.int64]) -> bool:
+        """Whether one of these seats' requests has penalties."""
+        return bool((self._row_of[seats_S] != _NOWHERE).any())
+
     def apply_penalties(self, seats_S: NDArray[np.int64], logits_SV: Tensor) -> None:
         """Makes tokens that were there less likely, in place."""
         row_S = self._row_of[seats_S]
@@ -79,10 +83,10 @@ class SeenTokens:
 
     def count(self, seats_S: NDArray[np.int64], token_S: Tensor) -> None:
         """Counts the tokens that were drawn."""
-        row_S = self._row_of[seats_S]
-        if (row_S != _NOWHERE).any():
+        if self.concern(seats_S):
             assert self._counts_RV is not None
-            kernels.count_tokens(self._counts_RV, self._send(rows=row_S)["rows"], token_S)
+            rows = self._send(rows=self._row_of[seats_S])["rows"]
+            kernels.count_tokens(self._counts_RV, rows, token_S)
 
     def _grow(self, like_V: Tensor) -> None:
         """Twice the rows, on the device of `like_V`."""

@@ -13,7 +13,6 @@ import pytest
 
 from caravan.cli import bench
 from caravan.cli.bench_context import HeldPages, Standing, missing_pages, spread
-from caravan.cli.bench_floor import decode_bytes, hit_experts
 from caravan.cli.bench_layers import layer_period, most_layers, shortened, write_shortened
 from caravan.cli.bench_runs import Workload
 from caravan.cli.flags import Parser
@@ -22,6 +21,7 @@ from caravan.errors import ConfigError
 from caravan.kv_layout import KVLayout
 from caravan.messages import Sampled, Segment, StepPlan, StepResult
 from caravan.model.architecture import Architecture
+from caravan.model.decode_floor import decode_bytes, hit_experts
 from caravan.model.footprint import footprint
 from caravan.scheduling.scheduler import Scheduler
 

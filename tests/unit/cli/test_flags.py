@@ -33,7 +33,8 @@ FLAGS = re.findall(
     --kv-cache-memory-bytes
     --limit-images-per-prompt --load-format --max-body-bytes --max-image-bytes --max-image-pixels
     --max-model-len --max-num-batched-tiles --max-num-batched-tokens --max-num-seqs
-    --max-queued-requests --max-queued-tokens --ping-interval --port --quantization --seed
+    --max-queued-requests --max-queued-tokens --ping-interval --port --quantization
+    --rank-timeout --seed
     --served-model-name --shutdown-timeout --tensor-parallel-size --ui
 """,
 )
@@ -152,7 +153,8 @@ def test_a_wrong_flag_is_one_line_and_status_2(
     [
         ("--quantization fp8", "--quantization is fp8; .*use none, or leave the flag out"),
         ("--kv-cache-dtype fp8", "--kv-cache-dtype is fp8; .*use auto, or leave the flag out"),
-        ("--tensor-parallel-size 8", "--tensor-parallel-size is 8; "),
+        ("--tensor-parallel-size 3", "--tensor-parallel-size is 3; it must be 1, 2, 4 or 8"),
+        ("--rank-timeout 0", "--rank-timeout is 0.0; it must be above 0"),
         ("--port 65536", "--port is 65536; it must be between 0 and 65535"),
         ("--max-num-seqs 0", "--max-num-seqs is 0; it must be at least 1"),
         ("--shutdown-timeout -1", "--shutdown-timeout is -1.0; it must be at least 0"),

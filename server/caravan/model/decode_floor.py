@@ -1,6 +1,6 @@
-"""The floor of a decode step: the time to read what it must read.
+"""The floor of a decode step: what it must read, and what it must compute.
 
-That is every weight outside the routed experts (of the embedding only the rows used, of the vision
+It reads every weight outside the routed experts (of the embedding only the rows used, of the vision
 encoder nothing), the experts that are hit, and keys and values. Nobody counts the experts that are
 hit: with b requests and E experts a router that is uniformly random hits E * (1 - (1 - 1/E)^b) of
 them on average, which random weights come close to, and a trained router stays below.
@@ -44,3 +44,23 @@ def decode_bytes(size: Footprint, architecture: Architecture, contexts: Sequence
         for context in contexts
     )
     return sum(parts.values()) - missed + embeddings + cache
+
+
+def decode_flops(architecture: Architecture, contexts: Sequence[int]) -> float:
+    """Multiplications and additions of a step with one token of each request, on all ranks.
+
+    Two for each weight that a token meets: of the routed experts one in each layer, of the
+    embedding none. Four for each head's element of each token that attention sees.
+    """
+    a = architecture
+    attention = a.hidden_size * a.head_dim * 2 * (a.num_heads + a.num_kv_heads)
+    moe = 2 * 3 * a.hidden_size * a.expert_intermediate_size + a.hidden_size * a.num_experts
+    dense = 3 * a.hidden_size * a.dense_intermediate_size
+    weights = a.num_layers * attention + a.hidden_size * a.vocab_size
+    weights += sum(moe if has_experts else dense for has_experts in a.moe)
+    num_chunked = sum(a.chunked)
+    seen = sum(
+        (a.num_layers - num_chunked) * context + num_chunked * ((context - 1) % a.chunk_len + 1)
+        for context in contexts
+    )
+    return 2 * weights * len(contexts) + 4 * a.num_heads * a.head_dim * seen
