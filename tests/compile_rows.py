@@ -77,7 +77,7 @@ CALLS: dict[str, Callable[[], None]] = {
         )
         for name, dtype in DTYPES.items()
         for rows in (1, 64, 8192)
-        for additions in (0, 1, 2)
+        for additions in (0, 1, 2, 8)
     },
     **{
         f"epilogue {kind} {name} {tokens} tokens {shard}": partial(

@@ -31,7 +31,7 @@ def add_rms_norm(
 ) -> tuple[Tensor, Tensor]:
     """s = x + additions, rounded once to x's dtype, and the RMS norm of s; both [T, hidden].
 
-    Up to two additions, of x's shape and dtype; without any, s is x itself. fp32 inside.
+    Up to 8 additions, of x's shape and dtype; without any, s is x itself. fp32 inside.
     """
     if not additions:
         return x, rms_norm(x, weight, eps)

@@ -117,10 +117,10 @@ def _with_system(dialogue: Dialogue, random: Random) -> Dialogue:
 
 # Shares of the dialogues, not of the tokens.
 TEXT: dict[Maker, float] = {
-    _talk: 0.7, _facts: 0.8, _sums: 2.0, _repeats: 0.8, _mixed: 0.8, _lookups: 1.3,
-    _instructed: 1.2, _json: 1.6, _tools: 3.2, _copies: 0.3,
+    _talk: 0.4, _facts: 0.6, _sums: 3.0, _repeats: 1.3, _mixed: 0.8, _lookups: 1.3,
+    _instructed: 1.2, _json: 1.6, _tools: 3.2, _copies: 0.5,
 }  # fmt: skip
-PICTURES: dict[Maker, float] = {_shapes: 4.0, _digits: 1.3, _compare: 1.4}
+PICTURES: dict[Maker, float] = {_shapes: 4.5, _digits: 0.6, _compare: 1.0}
 ALL = TEXT | PICTURES
 
 

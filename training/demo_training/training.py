@@ -54,7 +54,7 @@ class Phase:
 
 
 VISION = Phase("vision", 1300, 2e-3, 96)
-JOINT = Phase("joint", 3000, 2e-3, 1400, mixture.ALL, 0.6)
+JOINT = Phase("joint", 7000, 2e-3, 1400, mixture.ALL, 0.6)
 PHASES = {phase.name: phase for phase in (VISION, JOINT)}
 
 

@@ -1,14 +1,15 @@
 """RMS norm of rows, with the residual's addition in the same launch.
 
-    s = x + a + b           (in fp32, rounded once to x's dtype; a and b may be missing)
+    s = x + a + b + ...     (in fp32, rounded once to x's dtype; nothing may be added)
     y = s / sqrt(mean(s^2) + eps), rounded to x's dtype, times weight
 
-Shapes    T rows, N columns: x, a, b [T, N], weight [N] -> s, y [T, N]
+Shapes    T rows, N columns: x and what is added [T, N], weight [N] -> s, y [T, N]. Tensor-parallel
+          ranks add what all of them computed, read from the others' memory: up to 8 additions
 Numerics  fp32 inside, and the two roundings of `reference.rms_norm`
 Grid      (T,): a program holds its row in registers, padded to a power of two; what lies beyond N
           is neither read nor written
-Traffic   T * N * elements of (x + a + b + s + y) once, and the weight from the L2 cache: 2 of them
-          without additions, 4 with one. Hidden 5120 in bf16 and 8192 rows: 168 MB, 39 us at
+Traffic   T * N * elements of (x + additions + s + y) once, and the weight from the L2 cache: 2 of
+          them without additions, 4 with one. Hidden 5120 in bf16 and 8192 rows: 168 MB, 39 us at
           4.3 TB/s; a single row is the latency of one read
 
 A row of 5120 halves is 10 KB: 256 threads read it as 16 bytes each, two and a half times, all in
@@ -26,18 +27,18 @@ from torch import Tensor
 
 from caravan_kernels.gpu.tuning import launch_parameters
 
+MOST_ADDITIONS = 8
+
 
 @triton.jit
 def _add_rms_norm(
     x_ptr,
-    first_ptr,  # None: nothing is added, and sum_ptr is None too
-    second_ptr,  # None: at most one addition
+    addition_ptrs,  # a tuple; sum_ptr is None where it is empty
+    addition_strides,
     weight_ptr,
     sum_ptr,
     out_ptr,
     x_stride,
-    first_stride,
-    second_stride,
     num_columns,
     eps,
     BLOCK: tl.constexpr,
@@ -48,12 +49,10 @@ def _add_rms_norm(
     x = tl.load(x_ptr + row * x_stride + column, mask=inside, other=0.0)
     weight = tl.load(weight_ptr + column, mask=inside, other=0.0)
     wide = x.to(tl.float32)
-    if first_ptr is not None:
-        first = tl.load(first_ptr + row * first_stride + column, mask=inside, other=0.0)
-        wide += first.to(tl.float32)
-        if second_ptr is not None:
-            second = tl.load(second_ptr + row * second_stride + column, mask=inside, other=0.0)
-            wide += second.to(tl.float32)
+    for i in tl.static_range(len(addition_ptrs)):
+        place = addition_ptrs[i] + row * addition_strides[i] + column
+        wide += tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    if sum_ptr is not None:
         rounded = wide.to(x.dtype)
         tl.store(sum_ptr + row * num_columns + column, rounded, mask=inside)
         wide = rounded.to(tl.float32)
@@ -68,23 +67,20 @@ def add_rms_norm(
 ) -> tuple[Tensor, Tensor]:
     """As `reference.add_rms_norm`, x itself without additions; x [T, N], rows by any stride."""
     assert x.dim() == 2, x.shape
-    assert len(additions) <= 2, len(additions)
+    assert len(additions) <= MOST_ADDITIONS, len(additions)
     assert all(a.shape == x.shape and a.dtype == x.dtype for a in additions), additions
     assert all(a.stride(1) == 1 for a in (x, *additions)), [a.stride() for a in (x, *additions)]
     rows, columns = x.shape
     normed = x.new_empty(rows, columns)
     total = x.new_empty(rows, columns) if additions else x
-    first, second = (*additions, None, None)[:2]
     _add_rms_norm[(rows,)](
         x,
-        first,
-        second,
+        tuple(additions),
+        tuple(addition.stride(0) for addition in additions),
         weight,
         total if additions else None,
         normed,
         x.stride(0),
-        first.stride(0) if first is not None else 0,
-        second.stride(0) if second is not None else 0,
         columns,
         eps,
         BLOCK=triton.next_power_of_2(columns),

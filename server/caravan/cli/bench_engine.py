@@ -48,6 +48,11 @@ def measure(
 
     A workload whose contexts do not fit, or that `budget_s` has no time for, is named instead.
     """
+    if config.model.tensor_parallel_size != 1:
+        raise ConfigError(
+            f"--tensor-parallel-size is {config.model.tensor_parallel_size}; bench engine measures "
+            "one device: leave the flag out"
+        )
     console = Console()
     deadline = time.monotonic() + budget_s
     with _model_directory(config, layers) as (directory, all_layers):

@@ -23,7 +23,7 @@ def random_rows(count: int, rows: int, columns: int, dtype: torch.dtype) -> list
     """Tensors of different scales, their rows amid NaN."""
     generator = torch.Generator().manual_seed(columns)
     drawn = torch.randn(count, rows, columns, generator=generator)
-    scales = torch.tensor([1.0, 3.0, 0.1])[:count, None, None]
+    scales = torch.tensor([1.0, 3.0, 0.1]).repeat(3)[:count, None, None]
     return [rows_amid_nan(x) for x in (drawn * scales).to(DEVICE, dtype)]
 
 
@@ -60,7 +60,7 @@ def test_rms_norm(columns: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("columns", SIZES)
-@pytest.mark.parametrize("additions", [1, 2])
+@pytest.mark.parametrize("additions", [1, 2, 3, 8])
 def test_sums_are_rounded_once_and_then_normed(
     additions: int, columns: int, dtype: torch.dtype
 ) -> None:
