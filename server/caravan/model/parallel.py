@@ -16,6 +16,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from caravan.model.one_shot import OneShotSum
+
 
 class PeerLost(Exception):
     """Another rank has ended, or did not come within the timeout."""
@@ -29,7 +31,11 @@ class TensorParallel:
     """
 
     def __init__(
-        self, rank: int = 0, size: int = 1, group: dist.ProcessGroup | None = None
+        self,
+        rank: int = 0,
+        size: int = 1,
+        group: dist.ProcessGroup | None = None,
+        one_shot: OneShotSum | None = None,
     ) -> None:
         assert 0 <= rank < size, (rank, size)
         assert (group is None) == (size == 1), (group, size)
@@ -38,6 +44,7 @@ class TensorParallel:
         # bounds a CPU's wait for the others, if it is less than the group's own; a GPU waits alone
         self.timeout: timedelta | None = None
         self._group = group
+        self._one_shot = one_shot
 
     def share(self, total: int) -> int:
         """How many of `total` rows or columns each rank holds."""
@@ -51,10 +58,13 @@ class TensorParallel:
         return x
 
     def all_reduce_terms(self, *terms: Tensor) -> tuple[Tensor, ...]:
-        """Tensors whose sum is that of all ranks' terms: one rank leaves the adding to the norm."""
+        """Tensors whose sum is that of all ranks' terms: often the norm is to add them up."""
         if self.size == 1:
             return terms
-        return (self.all_reduce(sum(terms[1:], start=terms[0])),)
+        own = sum(terms[1:], start=terms[0])
+        if self._one_shot is not None and self._one_shot.fits(own):
+            return self._one_shot.terms(own)
+        return (self.all_reduce(own),)
 
     def own(self, count: int) -> slice:
         """Which of `count` things this rank works on: n of them, the last ranks maybe fewer."""

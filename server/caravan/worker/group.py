@@ -8,6 +8,7 @@ for tensors, NCCL on GPUs and gloo on CPUs.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -18,10 +19,13 @@ import torch.distributed as dist
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # not in its __all__
 
 from caravan.errors import ConfigError
+from caravan.model.one_shot import one_shot_sum
 from caravan.model.parallel import PeerLost, TensorParallel, wait_for
 
 # Ranks load their weights and compile their kernels at different speeds.
 START_TIMEOUT = timedelta(minutes=30)
+logger = logging.getLogger(__name__)
+
 _LOOPBACK = "127.0.0.1"
 _STARTED_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
 
@@ -65,11 +69,20 @@ class Group:
         except RuntimeError as error:
             raise PeerLost(str(error)) from error
 
-    def tensors(self, device: torch.device) -> TensorParallel:
+    def tensors(self, device: torch.device, dtype: torch.dtype) -> TensorParallel:
         """The group for tensors on this device; it is patient until it gets a timeout."""
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        group = dist.new_group(backend=backend, timeout=START_TIMEOUT)
-        return TensorParallel(self.place.rank, self.place.size, group)
+        place = self.place
+        if device.type != "cuda":
+            group = dist.new_group(backend="gloo", timeout=START_TIMEOUT)
+            return TensorParallel(place.rank, place.size, group)
+        group = dist.new_group(backend="nccl", timeout=START_TIMEOUT, device_id=device)
+        one_shot = None
+        if place.local_size == place.size:
+            one_shot = one_shot_sum(place.rank, dtype, device, group)
+            if not self.least(int(one_shot is not None)):
+                one_shot = None
+                logger.info("GPUs cannot read one another's memory here: sums go through NCCL")
+        return TensorParallel(place.rank, place.size, group, one_shot)
 
     def least(self, value: int) -> int:
         """The least of all ranks' values."""

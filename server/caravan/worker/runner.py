@@ -69,7 +69,7 @@ class Runner:
         self.fingerprint = fitted.fingerprint
         self._device = device
         self._num_seats = config.scheduler.max_num_seqs
-        self._tensors = group.tensors(device) if group else TensorParallel()
+        self._tensors = group.tensors(device, fitted.dtype) if group else TensorParallel()
         self._model = Llama4(
             architecture,
             dtype=fitted.dtype,
