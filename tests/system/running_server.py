@@ -142,12 +142,13 @@ class RunningServer:
 
 
 def completion(max_tokens: int, *, stream: bool = True) -> dict[str, Any]:
-    """A request body that gives exactly so many tokens."""
+    """A request body that gives exactly so many tokens, each with a text of its own."""
     return {
         "model": "caravan-demo",
         "prompt": "Once upon a time",
         "max_tokens": max_tokens,
         "ignore_eos": True,
+        "skip_special_tokens": False,
         "stream": stream,
     }
 
